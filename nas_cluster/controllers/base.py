@@ -1,0 +1,59 @@
+"""The interface of a controller. Shapes: B children, T decisions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from nas_cluster.core.component import Component
+from nas_cluster.core.decisions import DecisionSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor
+
+__all__ = ["Controller", "PolicyNetwork", "Sample"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """B sampled architectures: tokens int64 (B, T), log-probabilities (B) and summed entropies (B)."""
+
+    tokens_BT: Tensor
+    log_probs_B: Tensor
+    entropies_B: Tensor
+
+
+class PolicyNetwork(Protocol):
+    """A torch module that samples architectures and scores them."""
+
+    def sample(self, spec: DecisionSpec, count: int, generator: torch.Generator) -> Sample:
+        """Draw `count` architectures in one batched unroll, without gradient."""
+        ...
+
+    def log_prob(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """(log_probs_B, entropies_B) of given tokens, with gradient: the numbers `sample` gave."""
+        ...
+
+    def step_log_probs(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """(log_probs_BT, entropies_BT): the same, decision by decision (per-token PPO, the report)."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The weights that the parameter servers hold, in a fixed order."""
+        ...
+
+
+class Controller(Component, ABC):
+    """Settings that build a policy network. Its parameters depend on the spec's groups, not on its length, so that a
+    controller trained at one depth goes on at the next."""
+
+    package: ClassVar[str] = "nas_cluster.controllers"
+    word: ClassVar[str] = "controller"
+
+    @abstractmethod
+    def build(self, spec: DecisionSpec, seed: int) -> PolicyNetwork:
+        """A freshly initialised network; the same weights for the same arguments on every machine."""

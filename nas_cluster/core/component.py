@@ -1,0 +1,96 @@
+"""Components: what people add. The file name is the registry.
+
+`kind: layerwise_cnn` in the section `space` imports `nas_cluster.spaces.layerwise_cnn` and takes the one subclass of
+`SearchSpace` defined there; `kind: my_pkg.mod:MySpace` takes somebody else's. A component is a frozen pydantic model:
+its fields are the options a config may set, and the object built from the config is the component itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from nas_cluster.core.errors import ConfigError, nearest
+
+__all__ = ["Component", "Options", "find_component", "known_kinds"]
+
+
+class Options(BaseModel):
+    """A frozen group of settings: unknown keys refused, defaults validated."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class Component(Options):
+    """Base of SearchSpace, Controller, Strategy, Estimator and Dataset.
+
+    `package` is where the built-in kinds live; `word` is what error messages call it.
+    """
+
+    package: ClassVar[str]
+    word: ClassVar[str]
+
+    kind: str = ""
+
+
+C = TypeVar("C", bound=Component)
+
+
+def known_kinds(base: type[Component]) -> list[str]:
+    """The built-in kinds of `base`, read from the file names in its package."""
+    package = importlib.import_module(base.package)
+    return sorted(
+        m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name != "base"
+    )
+
+
+def find_component(base: type[C], kind: str) -> type[C]:
+    """The class that `kind` names.
+
+    Raises ConfigError for an unknown kind, a module that does not import, or a class of the wrong sort.
+    """
+    module_name, _, class_name = kind.partition(":")
+    if not class_name:
+        if kind not in known_kinds(base):
+            hint = nearest(kind, known_kinds(base), what=base.word)
+            raise ConfigError(f"unknown {base.word} {kind!r}: {hint}; your own is written 'package.module:Class'")
+        module_name = f"{base.package}.{kind}"
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{base.word} {kind!r}: cannot import {module_name}: {error}") from error
+    if class_name:
+        found = getattr(module, class_name, None)
+        if not (inspect.isclass(found) and issubclass(found, base)):
+            names = [n for n, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base) and v is not base]
+            hint = nearest(class_name, names, what="class") if names else f"it defines no {base.__name__}"
+            raise ConfigError(f"{base.word} {kind!r}: {module_name} has no {base.__name__} {class_name!r}; {hint}")
+        return found
+    classes = [
+        value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and not name.startswith("_")
+        and not inspect.isabstract(value)
+        and value.__module__.startswith(module_name)
+    ]
+    if len(classes) != 1:
+        raise ConfigError(f"{module_name} must define exactly one {base.__name__}, found {len(classes)}")
+    return classes[0]
+
+
+def build_component(base: type[C], data: Any, *, where: str) -> C:
+    """The component that a config section describes: a mapping with `kind`, a bare kind, or the object itself."""
+    if isinstance(data, base):
+        return data
+    if isinstance(data, str):
+        data = {"kind": data}
+    if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+        raise ConfigError(f"{where}: write 'kind: <{base.word}>' ({', '.join(known_kinds(base))})")
+    cls = find_component(base, data["kind"])
+    return cls.model_validate(data)

@@ -1,0 +1,93 @@
+"""What is known of a child: the request that describes it and the evaluation that comes back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+from nas_cluster.core.seeds import derive
+
+__all__ = ["CAUSES", "Child", "ChildId", "Evaluation", "Status"]
+
+Status = Literal["ok", "failed"]
+
+CAUSES = {
+    "exception": "the child raised an exception",
+    "invalid": "the space cannot build this architecture for this task",
+    "too_large": "more parameters than failures.max_parameters",
+    "diverged": "the loss or the metric is not finite",
+    "out_of_memory": "it needed more memory than it may use",
+    "exit": "the child's process ended itself",
+    "segfault": "the child's process crashed (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT)",
+    "killed": "the child's process was killed from outside",
+    "timeout": "it ran longer than failures.time_limit",
+    "bad_result": "the estimator returned something that is not an evaluation",
+    "worker_lost": "the worker or its node disappeared",
+}
+"""Every cause of failure the journal records, with its meaning."""
+
+
+@dataclass(frozen=True, order=True)
+class ChildId:
+    """Unique in a run: which replica sampled it, in which of its updates, at which place of the minibatch."""
+
+    replica: int
+    update: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"r{self.replica}-u{self.update}-i{self.index}"
+
+
+@dataclass(frozen=True)
+class Child:
+    """One architecture to be scored. Plain data: it travels to a worker as JSON.
+
+    `seed` fixes everything random in its training, so a child that is run again elsewhere is the same child.
+    """
+
+    child_id: ChildId
+    number: int
+    """Place in the run, from 0: what a depth schedule or a budget counts."""
+    tokens: tuple[int, ...]
+    architecture: dict[str, Any]
+    key: str
+    seed: int
+
+    @staticmethod
+    def seed_of(run_seed: int, child_id: ChildId, key: str, *, cached: bool) -> int:
+        """With the cache on, equal architectures train with equal seeds: a cached answer is the answer."""
+        return derive(run_seed, "child", key) if cached else derive(run_seed, "child", str(child_id))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an estimator measured. `metric` is None exactly when the child failed.
+
+    seconds: wall time in the worker. device_seconds: of which a device was held. parameters: trainable, of the child.
+    details: JSON-able extras (learning curve, images per second, dtype used).
+    """
+
+    metric: float | None
+    status: Status = "ok"
+    cause: str | None = None
+    message: str = ""
+    seconds: float = 0.0
+    parameters: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def failure(cls, cause: str, message: str, seconds: float = 0.0) -> Self:
+        """A failed child. `cause` is a word of CAUSES."""
+        if cause not in CAUSES:
+            raise ValueError(f"unknown cause {cause!r}")
+        return cls(metric=None, status="failed", cause=cause, message=message[:2000], seconds=seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a pipe or the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**data)

@@ -1,0 +1,5 @@
+"""Datasets: one file per kind."""
+
+from nas_cluster.datasets.base import Dataset, ImageArrays
+
+__all__ = ["Dataset", "ImageArrays"]

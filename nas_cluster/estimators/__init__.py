@@ -1,0 +1,5 @@
+"""Performance estimators: how a child is scored. One file per kind."""
+
+from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
+
+__all__ = ["Estimator", "Evaluator", "WorkerContext"]

@@ -1,0 +1,69 @@
+"""The interface of a performance estimator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from nas_cluster.core.component import Component
+from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.datasets import Dataset
+from nas_cluster.spaces import SearchSpace
+
+__all__ = ["Estimator", "Evaluator", "WorkerContext"]
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a worker process knows for its whole life.
+
+    seed: of the run (the validation split is taken by it). device: "cpu" or "cuda". max_parameters: larger children are
+    refused before memory is touched. test: measure on the test set after training (retrain), never in a search.
+    """
+
+    space: SearchSpace[Any]
+    dataset: Dataset
+    seed: int
+    device: str = "cpu"
+    max_parameters: int | None = None
+    test: bool = False
+
+
+class Evaluator(Protocol):
+    """The warm part of an estimator in one worker process: dataset loaded, device started."""
+
+    def evaluate(self, child: Child) -> Evaluation:
+        """Score one child. A ChildError (or any exception) becomes a failed evaluation in the worker."""
+        ...
+
+
+class AsyncEvaluator(Protocol):
+    """The same for estimators whose children share a process and only wait (a simulation, a table)."""
+
+    async def evaluate(self, child: Child) -> Evaluation:
+        """Score one child."""
+        ...
+
+
+class Estimator(Component, ABC):
+    """How a child is scored, and how its metric becomes the reward that the strategy sees."""
+
+    package: ClassVar[str] = "nas_cluster.estimators"
+    word: ClassVar[str] = "estimator"
+    shares_process: ClassVar[bool] = False
+    """True when children cost no CPU and cannot crash: they run as coroutines of one worker (`AsyncEvaluator`).
+    Otherwise each worker slot has a process of its own, which can be killed."""
+    metric_name: ClassVar[str] = "accuracy"
+
+    @abstractmethod
+    def open(self, context: WorkerContext) -> Evaluator | AsyncEvaluator:
+        """Called once in each worker process; everything slow and shared belongs here."""
+
+    @abstractmethod
+    def reward(self, metric: float) -> float:
+        """The reward of a successful child."""
+
+    def settings_key(self) -> str:
+        """Equal keys mean equal scores for equal architectures: what the cache is keyed by."""
+        return self.model_dump_json()

@@ -1,0 +1,115 @@
+"""The interface of a search space. A space is plain data; torch is imported only when a child is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from nas_cluster.core.component import Component, Options
+from nas_cluster.core.decisions import DecisionSpec, Tokens
+from nas_cluster.core.drawing import Drawing
+from nas_cluster.core.errors import ConfigError, nearest
+from nas_cluster.core.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Architecture", "SearchSpace"]
+
+
+class Architecture(Options):
+    """A decoded architecture: frozen, JSON-able, comparable. Each space has its own subclass."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the journal and for people."""
+        return self.model_dump(mode="json")
+
+
+A = TypeVar("A", bound=Architecture)
+
+
+class SearchSpace(Component, ABC, Generic[A]):
+    """A set of architectures, described to the controller as a list of decisions.
+
+    A new space gives `architecture_type`, `decisions`, `decode`, `encode` and `build_child`; random sampling, one-decision
+    mutation, canonical keys and the exact size come from here. The conformance suite checks every property stated below.
+    """
+
+    package: ClassVar[str] = "nas_cluster.spaces"
+    word: ClassVar[str] = "space"
+    architecture_type: ClassVar[type[Architecture]]
+
+    @abstractmethod
+    def decisions(self) -> DecisionSpec:
+        """The T decisions, in the order in which the controller takes them. Equal for equal options."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> A:
+        """Tokens (T) to an architecture. Raises ValueError for tokens out of range; never for tokens in range."""
+
+    @abstractmethod
+    def encode(self, architecture: A) -> Tokens:
+        """Inverse of `decode`: decode(encode(a)) == a for every architecture of this space.
+
+        Raises ValueError, naming what does not fit, for an architecture outside the space.
+        """
+
+    @abstractmethod
+    def build_child(self, architecture: A, task: Task) -> nn.Module:
+        """The child network, freshly initialised from torch's global generator.
+
+        Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
+        """
+
+    def parse(self, data: Mapping[str, Any]) -> A:
+        """The architecture that `to_json` wrote."""
+        return self.architecture_type.model_validate(dict(data))  # type: ignore[return-value]
+
+    def canonical(self, architecture: A) -> A:
+        """The representative of all architectures that compute the same function family. Idempotent."""
+        return architecture
+
+    def key(self, architecture: A) -> str:
+        """Canonical key: equal for architectures with equal `canonical` form, in every process and version."""
+        text = json.dumps(self.canonical(architecture).to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def random(self, rng: np.random.Generator) -> Tokens:
+        """Tokens (T) drawn uniformly, decision by decision."""
+        return self.decisions().random(rng)
+
+    def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
+        """Tokens that differ from `tokens` in exactly one decision."""
+        return self.decisions().mutate(tokens, rng)
+
+    def at(self, number: int) -> Self:
+        """The space from which child `number` is sampled; another one when the space grows during the search."""
+        return self
+
+    def check(self, task: Task) -> None:
+        """Raise ConfigError when no architecture of this space fits the task."""
+
+    def draw(self, architecture: A) -> list[Drawing]:
+        """Pictures of an architecture for the report; empty when the space draws nothing."""
+        return []
+
+    def summary(self, architecture: A) -> str:
+        """One short line that tells architectures apart in a table."""
+        return self.key(architecture)
+
+    @classmethod
+    def named(cls) -> Mapping[str, A]:
+        """Published architectures, loadable by name wherever an architecture is expected."""
+        return {}
+
+    def load_named(self, name: str) -> A:
+        """A published architecture. Raises ConfigError with the nearest name."""
+        known = self.named()
+        if name not in known:
+            raise ConfigError(f"space {self.kind!r} has no architecture {name!r}: {nearest(name, known, what='name')}")
+        return known[name]

@@ -1,0 +1,103 @@
+"""The rows of a run's journal, as the rest of the package sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas_cluster.core.evaluation import Child, Evaluation
+
+__all__ = ["BatchRow", "ChildRow", "EventRow", "RetrainRow", "SessionRow", "SnapshotRow"]
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its gradient.
+
+    staleness: updates the servers had applied since the weights were pulled. outcome: applied | down_weighted | dropped.
+    scalars: loss, entropy, baseline, gradient norm of this update.
+    """
+
+    replica: int
+    update: int
+    base_version: int
+    controller_hash: str
+    planned_at: float
+    applied_at: float | None = None
+    staleness: int | None = None
+    outcome: str | None = None
+    scalars: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChildRow:
+    """One child. `evaluation` and everything after it is None until the row is committed as done."""
+
+    child: Child
+    log_prob: float
+    entropy: float
+    planned_at: float
+    evaluation: Evaluation | None = None
+    reward: float | None = None
+    started_at: float | None = None
+    """When a worker took it; None for an answer from the cache."""
+    finished_at: float | None = None
+    worker: str | None = None
+    attempts: int = 0
+    cached_from: str | None = None
+    """child_id of the child whose result this is, when the cache answered."""
+
+    @property
+    def done(self) -> bool:
+        """Committed: it counts, whatever happens next."""
+        return self.evaluation is not None
+
+    @property
+    def ok(self) -> bool:
+        """Done and not failed."""
+        return self.evaluation is not None and self.evaluation.status == "ok"
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """Something that happened to the run: a restart, a fault, a changed config, a duplicate result."""
+
+    time: float
+    kind: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """One process lifetime of the run. `active_seconds` is what the time budget charges: downtime is free."""
+
+    epoch: int
+    host: str
+    pid: int
+    started_at: float
+    active_seconds: float
+    ended: str | None
+    """done | stopped | interrupted | failed, or None when the process was lost."""
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One immutable snapshot file, checked by its SHA-256 when it is loaded."""
+
+    version: int
+    path: str
+    sha256: str
+    created_at: float
+
+
+@dataclass(frozen=True)
+class RetrainRow:
+    """One full training of a chosen child with one seed; `test_metric` was measured once, at the end."""
+
+    child_id: str
+    rank: int
+    seed: int
+    settings: dict[str, Any]
+    evaluation: Evaluation | None = None
+    test_metric: float | None = None
+    finished_at: float | None = None
