@@ -36,8 +36,9 @@ A = TypeVar("A", bound=Architecture)
 class SearchSpace(Component, ABC, Generic[A]):
     """A set of architectures, described to the controller as a list of decisions.
 
-    A new space gives `architecture_type`, `decisions`, `decode`, `encode` and `build_child`; random sampling, one-decision
-    mutation, canonical keys and the exact size come from here. The conformance suite checks every property stated below.
+    A new space gives `architecture_type`, `decisions`, `decode`, `encode` and `build_child`; random sampling,
+    one-decision mutation, canonical keys and the exact size come from here. The conformance suite checks every
+    property stated below.
     """
 
     package: ClassVar[str] = "nas_cluster.spaces"

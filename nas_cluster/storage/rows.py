@@ -14,7 +14,8 @@ __all__ = ["BatchRow", "ChildRow", "EventRow", "RetrainRow", "SessionRow", "Snap
 class BatchRow:
     """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its gradient.
 
-    staleness: updates the servers had applied since the weights were pulled. outcome: applied | down_weighted | dropped.
+    staleness: updates the servers had applied since the weights were pulled.
+    outcome: applied | down_weighted | dropped.
     scalars: loss, entropy, baseline, gradient norm of this update.
     """
 
