@@ -12,11 +12,11 @@ import inspect
 import pkgutil
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from nas_cluster.core.errors import ConfigError, nearest
 
-__all__ = ["Component", "Options", "find_component", "known_kinds"]
+__all__ = ["Component", "Options", "build_component", "explain", "find_component", "known_kinds"]
 
 
 class Options(BaseModel):
@@ -35,6 +35,17 @@ class Component(Options):
     word: ClassVar[str]
 
     kind: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_kind(cls, data: Any) -> Any:
+        """A component made in code says its kind as one made from a config does."""
+        if isinstance(data, dict) and not data.get("kind"):
+            prefix = f"{cls.package}."
+            built_in = cls.__module__.startswith(prefix)
+            name = cls.__module__.removeprefix(prefix).partition(".")[0]
+            return {**data, "kind": name if built_in else f"{cls.__module__}:{cls.__qualname__}"}
+        return data
 
 
 C = TypeVar("C", bound=Component)
@@ -85,12 +96,59 @@ def find_component(base: type[C], kind: str) -> type[C]:
 
 
 def build_component(base: type[C], data: Any, *, where: str) -> C:
-    """The component that a config section describes: a mapping with `kind`, a bare kind, or the object itself."""
+    """The component that a config section describes: a mapping with `kind`, a bare kind, or the object itself.
+
+    Raises ConfigError with one line per mistake, each starting with the dotted path `where`.
+    """
     if isinstance(data, base):
         return data
     if isinstance(data, str):
         data = {"kind": data}
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
         raise ConfigError(f"{where}: write 'kind: <{base.word}>' ({', '.join(known_kinds(base))})")
-    cls = find_component(base, data["kind"])
-    return cls.model_validate(data)
+    try:
+        cls = find_component(base, data["kind"])
+    except ConfigError as error:
+        raise ConfigError(f"{where}.kind: {error}") from error
+    try:
+        return cls.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, cls, where))) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:
+    """One line per mistake: where, what is wrong, the nearest right key."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = [part for part in item["loc"] if not (isinstance(part, str) and ("[" in part or "-" in part))]
+        dotted = ".".join(str(part) for part in ([where] if where else []) + path)
+        if item["type"] == "extra_forbidden":
+            fields = _fields_at(model, path[:-1])
+            lines.append(f"{dotted}: unknown key; {nearest(str(path[-1]), fields, what='key')}")
+        elif item["type"] == "missing":
+            lines.append(f"{dotted}: missing")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
+            lines.append(f"{dotted}: {message}{given}" if dotted else f"{message}{given}")
+    return list(dict.fromkeys(lines))
+
+
+def _fields_at(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Names of the fields of the (sub)model that a path of field names leads to."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = [t for t in _types_in(field.annotation) if issubclass(t, BaseModel)] if field else []
+        if not inner:
+            break
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _types_in(annotation: Any) -> list[type]:
+    """The classes named anywhere in an annotation such as `Cosine | Step | None`."""
+    arguments = getattr(annotation, "__args__", ())
+    if arguments:
+        return [t for argument in arguments for t in _types_in(argument)]
+    return [annotation] if inspect.isclass(annotation) else []
