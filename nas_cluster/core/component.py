@@ -12,11 +12,19 @@ import inspect
 import pkgutil
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from nas_cluster.core.errors import ConfigError, nearest
 
-__all__ = ["Component", "Options", "build_component", "explain", "find_component", "known_kinds"]
+__all__ = ["Component", "Options", "build_component", "component_field", "explain", "find_component", "known_kinds"]
 
 
 class Options(BaseModel):
@@ -114,6 +122,15 @@ def build_component(base: type[C], data: Any, *, where: str) -> C:
         return cls.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, cls, where))) from error
+
+
+def component_field(base: type[Component], where: str) -> tuple[Any, ...]:
+    """Annotations of a pydantic field that holds a component: `Annotated[Strategy, *component_field(Strategy, ...)]`."""
+    return (
+        PlainValidator(lambda data: None if data is None else build_component(base, data, where=where)),
+        PlainSerializer(lambda part: None if part is None else part.model_dump(mode="json")),
+        WithJsonSchema({"type": "object", "properties": {"kind": {"type": "string"}}}),
+    )
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> list[str]:

@@ -93,7 +93,7 @@ def nearest(word: str, choices: Iterable[str], *, what: str = "value") -> str:
     "did you mean 'reinforce'? (strategies: random, reinforce)"
     """
     known = sorted(choices)
-    plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
+    plural = what[:-1] + "ies" if what.endswith("gy") else what + "s"
     listing = f"({plural}: {', '.join(known)})"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}? {listing}" if close else f"known {listing[1:-1]}"

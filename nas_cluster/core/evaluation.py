@@ -54,6 +54,16 @@ class Child:
     key: str
     seed: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a pipe."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        tokens = tuple(data["tokens"])
+        return cls(**{**data, "child_id": ChildId(**data["child_id"]), "tokens": tokens})
+
     @staticmethod
     def seed_of(run_seed: int, child_id: ChildId, key: str, *, cached: bool) -> int:
         """With the cache on, equal architectures train with equal seeds: a cached answer is the answer."""

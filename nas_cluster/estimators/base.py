@@ -51,10 +51,15 @@ class Estimator(Component, ABC):
 
     package: ClassVar[str] = "nas_cluster.estimators"
     word: ClassVar[str] = "estimator"
-    shares_process: ClassVar[bool] = False
-    """True when children cost no CPU and cannot crash: they run as coroutines of one worker (`AsyncEvaluator`).
-    Otherwise each worker slot has a process of its own, which can be killed."""
+    uses_data: ClassVar[bool] = True
+    """False when children never see the dataset, which then need not exist."""
     metric_name: ClassVar[str] = "accuracy"
+
+    @property
+    def shares_process(self) -> bool:
+        """True when children cost no CPU and cannot crash: they run as coroutines of one worker (`AsyncEvaluator`).
+        Otherwise each worker slot has a process of its own, which can be killed."""
+        return False
 
     @abstractmethod
     def open(self, context: WorkerContext) -> Evaluator | AsyncEvaluator:
@@ -63,6 +68,10 @@ class Estimator(Component, ABC):
     @abstractmethod
     def reward(self, metric: float) -> float:
         """The reward of a successful child."""
+
+    def check(self, space: SearchSpace[Any]) -> list[str]:
+        """Reasons, one line each, why this estimator cannot score children of `space`."""
+        return []
 
     def settings_key(self) -> str:
         """Equal keys mean equal scores for equal architectures: what the cache is keyed by."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.decisions import DecisionSpec, Tokens
+from nas_cluster.spaces import SearchSpace
 from nas_cluster.strategies.adam import Adam
 
 __all__ = ["Gradient", "Proposal", "Proposer", "State", "Strategy", "Vector"]
@@ -71,6 +72,10 @@ class Strategy(Component, ABC):
     def learns(self) -> bool:
         """False when rewards change nothing (random search): the replicas then push nothing."""
         return True
+
+    def check(self, space: SearchSpace[Any]) -> list[str]:
+        """Reasons, one line each, why this strategy cannot search `space`."""
+        return []
 
     def initial_weights(self, spec: DecisionSpec, seed: int) -> Mapping[str, NDArray[np.float32]]:
         """The named tensors that the parameter servers hold; empty when there is nothing to learn."""

@@ -1,0 +1,80 @@
+"""Commands that look at a job or a run and start nothing: plan, status, top, report, schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas_cluster import job
+from nas_cluster.cli.tables import plan_text, status_json, status_text, top_json, top_text
+from nas_cluster.config import JobConfig
+from nas_cluster.config.schema import job_schema
+from nas_cluster.plan import make_plan
+from nas_cluster.storage.layout import REPORT
+
+__all__ = ["plan", "report", "schema", "status", "top"]
+
+RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
+
+
+def _print_json(data: Any) -> None:
+    click.echo(json.dumps(data, indent=2, sort_keys=True))
+
+
+@click.command()
+@RUN_DIR
+@JSON
+def status(run_dir: Path, as_json: bool) -> None:
+    """How the run in RUN_DIR stands."""
+    record = job.load_run(run_dir)
+    if as_json:
+        _print_json(status_json(record))
+    else:
+        click.echo(status_text(record), nl=False)
+
+
+@click.command()
+@RUN_DIR
+@click.option("-k", "--top", "count", default=10, show_default=True, type=click.IntRange(1), help="How many.")
+@JSON
+def top(run_dir: Path, count: int, as_json: bool) -> None:
+    """The best distinct architectures of the run in RUN_DIR."""
+    record = job.load_run(run_dir)
+    if as_json:
+        _print_json(top_json(record, count))
+    else:
+        click.echo(top_text(record, count), nl=False)
+
+
+@click.command()
+@RUN_DIR
+@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Where to write; RUN_DIR/{REPORT} by default.")
+def report(run_dir: Path, output: Path | None) -> None:
+    """Write one self-contained HTML page about the run in RUN_DIR."""
+    from nas_cluster.report import write_report  # matplotlib takes a second to import
+
+    record = job.load_run(run_dir)
+    click.echo(f"report: {write_report(record, output or run_dir / REPORT)}")
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@JSON
+def plan(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """What CONFIG would do: topology, sizes, cost, the first sampled children. Starts nothing."""
+    made = make_plan(JobConfig.load(config, overrides))
+    if as_json:
+        _print_json(made)
+    else:
+        click.echo(plan_text(made), nl=False)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of a config, for editors."""
+    _print_json(job_schema())

@@ -1,0 +1,166 @@
+"""The queue of children and the worker slots that serve it.
+
+A slot takes the child that has waited longest, the moment it is free. A slot whose worker is lost gets a new worker;
+the child goes back to the front of the queue when it may be tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from nas_cluster.cluster.messages import PartLost, WorkerClient
+from nas_cluster.core.clock import Clock
+from nas_cluster.core.errors import NasClusterError, RunStopped
+from nas_cluster.core.evaluation import Child, Evaluation
+
+__all__ = ["ChildPool", "Scored", "SpawnWorker"]
+
+SpawnWorker = Callable[[int], Awaitable[WorkerClient]]
+
+_RETRIED = {"worker_lost", "killed"}
+"""Causes that are not the child's own."""
+_RESPAWN_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One child's evaluation, by whom and when."""
+
+    evaluation: Evaluation
+    worker: str
+    started_at: float
+    finished_at: float
+    attempts: int
+
+
+@dataclass(order=True)
+class _Waiting:
+    rank: tuple[int, int]
+    """Retried children first, then in order of arrival."""
+    child: Child = field(compare=False)
+    result: asyncio.Future[Scored] = field(compare=False)
+    attempts: int = field(default=0, compare=False)
+
+
+@dataclass
+class ChildPool:
+    """`workers` workers with `slots_per_worker` slots each, made by `spawn(worker_index)`."""
+
+    spawn: SpawnWorker
+    workers: int
+    clock: Clock
+    slots_per_worker: int = 1
+    retries: int = 1
+    on_event: Callable[[str, dict[str, object]], None] = lambda kind, detail: None
+    busy: int = 0
+    _queue: asyncio.PriorityQueue[_Waiting] = field(default_factory=asyncio.PriorityQueue)
+    _arrivals: count[int] = field(default_factory=count)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _clients: dict[int, WorkerClient] = field(default_factory=dict)
+    _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _broken: BaseException | None = None
+
+    @property
+    def slots(self) -> int:
+        """Children that can run at once."""
+        return self.workers * self.slots_per_worker
+
+    @property
+    def waiting(self) -> int:
+        """Children in the queue, not yet running."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Start the workers in the background; children may be queued at once."""
+        self._tasks = [asyncio.create_task(self._keep_worker(index)) for index in range(self.workers)]
+
+    async def evaluate(self, child: Child) -> Scored:
+        """Queue a child and wait for its evaluation.
+
+        Raises RunStopped when the pool is closed meanwhile, DataError when no worker can read the dataset.
+        """
+        if self._broken is not None:
+            raise self._broken
+        result: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Waiting((1, next(self._arrivals)), child, result))
+        return await result
+
+    async def wait_below(self, waiting: int) -> None:
+        """Return once fewer than `waiting` children are queued (back-pressure)."""
+        async with self._taken:
+            await self._taken.wait_for(lambda: self.waiting < waiting or self._broken is not None)
+
+    async def close(self) -> None:
+        """Drop queued and running children and end the workers."""
+        await self._break(RunStopped("the run is stopping"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(client.close() for client in self._clients.values()), return_exceptions=True)
+
+    async def _break(self, error: BaseException) -> None:
+        """No child can be scored any more: whoever waits is told why."""
+        self._broken = self._broken or error
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if not item.result.done():
+                item.result.set_exception(self._broken)
+        async with self._taken:
+            self._taken.notify_all()
+
+    async def _keep_worker(self, index: int) -> None:
+        """Serve from one worker; when it is lost, from the next one."""
+        failures = 0
+        while self._broken is None:
+            try:
+                await self.clock.sleep(_RESPAWN_SECONDS[min(failures, len(_RESPAWN_SECONDS) - 1)])
+                failures += 1
+                client = self._clients[index] = await self.spawn(index)
+                await client.start()
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(self.slots_per_worker):
+                        group.create_task(self._serve(client, f"worker-{index}"))
+                    failures = 0
+            except* PartLost as lost:
+                self.on_event("worker_lost", {"worker": index, "reason": str(lost.exceptions[0])})
+            except* NasClusterError as error:
+                await self._break(error.exceptions[0])
+
+    async def _serve(self, client: WorkerClient, name: str) -> None:
+        """One slot: take, score, answer, for ever. Raises PartLost when the worker is gone."""
+        while True:
+            item = await self._queue.get()
+            async with self._taken:
+                self._taken.notify_all()
+            item.attempts += 1
+            started_at = self.clock.now()
+            self.busy += 1
+            lost: PartLost | None = None
+            try:
+                evaluation = await client.evaluate(item.child)
+            except PartLost as error:
+                lost = error
+                evaluation = Evaluation.failure("worker_lost", str(error), self.clock.now() - started_at)
+            except asyncio.CancelledError:
+                # The pool is closing, or another slot of this worker found it lost: then this child waits again.
+                if self._broken is None:
+                    self._requeue(item, "worker_lost")
+                elif not item.result.done():
+                    item.result.set_exception(self._broken)
+                raise
+            finally:
+                self.busy -= 1
+            if evaluation.cause in _RETRIED and item.attempts <= self.retries and self._broken is None:
+                self._requeue(item, evaluation.cause)
+            elif not item.result.done():
+                item.result.set_result(Scored(evaluation, name, started_at, self.clock.now(), item.attempts))
+            if lost is not None:
+                raise lost
+
+    def _requeue(self, item: _Waiting, cause: str | None) -> None:
+        self.on_event("child_retried", {"child": str(item.child.child_id), "cause": cause, "attempt": item.attempts})
+        item.rank = (0, item.rank[1])
+        self._queue.put_nowait(item)

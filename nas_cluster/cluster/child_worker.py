@@ -1,0 +1,238 @@
+"""One worker slot: scores children one after the other in a warm process of its own, which it can kill.
+
+The worker itself never imports torch and never runs a child's code, so it always knows how a child ended: by an
+answer, by an exit code, by a signal, by the time limit or by the memory limit. Children of estimators that share a
+process (a simulation, a table) run as coroutines here instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from nas_cluster.cluster.messages import PartLost
+from nas_cluster.config import JobConfig
+from nas_cluster.core.errors import ChildError, DataError, NasClusterError
+from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.estimators import Estimator, WorkerContext
+
+__all__ = ["ChildWorker", "evaluate_safely", "worker_context"]
+
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
+_POLL_SECONDS = 0.25
+
+
+def worker_context(config: JobConfig, *, device: str, test: bool) -> WorkerContext:
+    """What children of this job need, without what the search needs."""
+    return WorkerContext(
+        space=config.space,
+        dataset=config.dataset,
+        seed=config.seed,
+        device=device,
+        max_parameters=config.failures.max_parameters,
+        test=test,
+    )
+
+
+class ChildWorker:
+    """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are retrained and tested."""
+
+    def __init__(self, name: str, config: dict[str, Any], *, log: Path, test: bool = False) -> None:
+        self._name = name
+        self._config = JobConfig.from_dict(config)
+        self._config_json = config
+        self._test = test
+        self._log = log
+        self._process: _ChildProcess | None = None
+        self._shared: Any = None
+
+    @property
+    def _estimator(self) -> Estimator:
+        return (self._config.retrain or self._config.estimator) if self._test else self._config.estimator
+
+    async def start(self) -> None:
+        """Load what all children share. Raises DataError when the dataset cannot be read here."""
+        if self._estimator.shares_process:
+            self._shared = self._estimator.open(worker_context(self._config, device="cpu", test=self._test))
+        else:
+            await asyncio.to_thread(self._warm_process)
+
+    async def evaluate(self, child: Child) -> Evaluation:
+        """Score one child; always returns, whatever the child does."""
+        if self._shared is None:
+            return await asyncio.to_thread(self._evaluate_in_process, child)
+        started = time.monotonic()
+        limit = self._config.failures.time_limit
+        try:
+            return _checked(await asyncio.wait_for(self._shared.evaluate(child), limit))
+        except TimeoutError:
+            return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
+        except Exception as error:
+            return _failure(error, time.monotonic() - started)
+
+    async def close(self) -> None:
+        """End the child process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def _warm_process(self) -> _ChildProcess:
+        if self._process is None:
+            gpu = self._config.topology.resources.GPU > 0
+            order = {"config": self._config_json, "test": self._test, "device": "cuda" if gpu else "cpu"}
+            process = _ChildProcess(self._log, threads=max(1, int(self._config.topology.resources.CPU)))
+            try:
+                answer = process.ask(order, time_limit=None, memory_limit_gb=None)
+            except _Ended as ended:
+                raise PartLost(f"worker {self._name} could not start: {ended.message}; see {self._log}") from None
+            if "error" in answer:
+                process.kill()
+                raise (DataError if answer["user"] else NasClusterError)(answer["error"])
+            self._process = process
+        return self._process
+
+    def _evaluate_in_process(self, child: Child) -> Evaluation:
+        started = time.monotonic()
+        limits = self._config.failures
+        try:
+            process = self._warm_process()
+            started = time.monotonic()
+            answer = process.ask(child.to_json(), time_limit=limits.time_limit, memory_limit_gb=limits.memory_limit_gb)
+            return Evaluation.from_json(answer)
+        except _Ended as ended:
+            self._process = None
+            return Evaluation.failure(ended.cause, ended.message, time.monotonic() - started)
+
+
+class _Ended(Exception):
+    """The child's process is gone; why."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause, self.message = cause, message
+
+
+class _ChildProcess:
+    """A process that runs `nas_cluster.cluster.child_process`: one JSON line in, one JSON line out."""
+
+    def __init__(self, log: Path, *, threads: int) -> None:
+        order_read, order_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        count = str(threads)
+        environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nas_cluster.cluster.child_process", str(order_read), str(answer_write)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(order_read, answer_write),
+                env={**os.environ, **environment, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        os.close(order_read)
+        os.close(answer_write)
+        self._orders: IO[bytes] = os.fdopen(order_write, "wb")
+        self._answers = answer_read
+
+    def ask(self, order: dict[str, Any], *, time_limit: float | None, memory_limit_gb: float | None) -> dict[str, Any]:
+        """Send an order, wait for its answer. Raises _Ended when the process ends or had to be ended."""
+        deadline = None if time_limit is None else time.monotonic() + time_limit
+        try:
+            self._orders.write(json.dumps(order).encode() + b"\n")
+            self._orders.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        received = bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                wait = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
+                if selector.select(wait):
+                    chunk = os.read(self._answers, 1 << 20)
+                    if not chunk:
+                        raise self._ended()
+                    received += chunk
+                elif deadline is not None and time.monotonic() >= deadline:
+                    self.kill()
+                    raise _Ended("timeout", f"longer than {time_limit:g} s")
+                elif memory_limit_gb is not None and (used := self._resident_gb()) > memory_limit_gb:
+                    self.kill()
+                    raise _Ended("out_of_memory", f"{used:.2f} GB resident, {memory_limit_gb:g} GB allowed")
+        answer: dict[str, Any] = json.loads(received)
+        return answer
+
+    def _resident_gb(self) -> float:
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+    def _ended(self) -> _Ended:
+        """Why the process is gone, from its exit status."""
+        code = self._process.wait(10)
+        self._close_pipes()
+        if code >= 0:
+            return _Ended("exit", f"the child's process ended with exit code {code}")
+        name = signal.Signals(-code).name
+        cause = "segfault" if -code in _CRASHES else "killed"
+        return _Ended(cause, f"the child's process ended by {name}")
+
+    def kill(self) -> None:
+        """End the process and everything it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.close()
+        if self._answers >= 0:
+            os.close(self._answers)
+            self._answers = -1
+
+
+def evaluate_safely(evaluator: Any, child: Child) -> Evaluation:
+    """Score one child in this process; whatever it raises becomes a failed evaluation with its cause."""
+    started = time.monotonic()
+    try:
+        evaluation = evaluator.evaluate(child)
+        return _checked(evaluation)
+    except (SystemExit, Exception) as error:
+        return _failure(error, time.monotonic() - started)
+
+
+def _checked(evaluation: Any) -> Evaluation:
+    """The estimator's answer, or why it cannot be recorded."""
+    if not isinstance(evaluation, Evaluation):
+        return Evaluation.failure("bad_result", f"the estimator returned {type(evaluation).__name__}")
+    if evaluation.status == "ok" and (evaluation.metric is None or not math.isfinite(evaluation.metric)):
+        return Evaluation.failure("diverged", f"the metric is {evaluation.metric}", evaluation.seconds)
+    try:
+        json.dumps(evaluation.to_json(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return Evaluation.failure("bad_result", f"not plain data: {error}", evaluation.seconds)
+    return evaluation
+
+
+def _failure(error: BaseException, seconds: float) -> Evaluation:
+    if isinstance(error, SystemExit):
+        return Evaluation.failure("exit", f"the child called sys.exit({error.code})", seconds)
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Evaluation.failure("out_of_memory", message, seconds)
+    return Evaluation.failure(error.cause if isinstance(error, ChildError) else "exception", message, seconds)

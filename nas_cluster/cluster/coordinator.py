@@ -1,0 +1,351 @@
+"""The coordinator: the single writer of a run, and the queue of its children.
+
+Everything that decides what a run *is* passes through here: which children are admitted, planned, scored and counted,
+and when the parameter servers are snapshotted. A child counts when its row is committed, and only then does its reward
+reach a replica. After a crash the same calls come again; what is already in the journal is answered from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_cluster.cluster.child_pool import ChildPool, Scored, SpawnWorker
+from nas_cluster.cluster.group_commit import GroupCommit
+from nas_cluster.cluster.messages import (
+    Admission,
+    BatchRequest,
+    BatchResult,
+    Outcome,
+    Progress,
+    Receipt,
+    ShardClient,
+)
+from nas_cluster.cluster.restore import Snapshots
+from nas_cluster.cluster.tally import Tally
+from nas_cluster.config import JobConfig
+from nas_cluster.core.clock import Clock
+from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.rows import BatchRow, ChildRow
+from nas_cluster.strategies import Proposal
+
+__all__ = ["Coordinator"]
+
+_HEARTBEAT_SECONDS = 5.0
+
+
+class Coordinator:
+    """Owns the journal of the run in `directory` for one session, from construction to `close`."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        directory: Path,
+        *,
+        spawn: SpawnWorker,
+        workers: int,
+        slots_per_worker: int,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._space = config.space
+        self._journal = Journal.open(directory)
+        self._commit = GroupCommit(self._journal)
+        self._tally = Tally(config, self._journal, directory, clock)
+        self._snapshots = Snapshots(config, self._journal, directory, clock)
+        self._pool = ChildPool(
+            spawn,
+            workers,
+            clock,
+            slots_per_worker=slots_per_worker,
+            retries=config.failures.retries,
+            on_event=lambda kind, detail: self._note(kind, detail),
+        )
+        self._shards: list[ShardClient] = []
+        self._stopping: str | None = None
+        self._failure: BaseException | None = None
+        self._rounds_open: dict[int, bool] = {}
+        self._admitted = 0
+        self._numbers: Iterator[int] = count()
+        self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+
+    # -- start and end -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the workers and the heartbeat."""
+        self._pool.start()
+        self._spawn_task(self._heartbeat())
+
+    async def connect(self, shards: list[ShardClient]) -> dict[int, int] | None:
+        """Give these (empty) shards the newest good snapshot.
+
+        Returns the minibatch from which each replica goes on, or None when there is no snapshot: then `initialise`.
+        """
+        await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
+        self._shards = shards
+        self._admitted = self._journal.counts()["planned"]
+        used = self._journal.used_numbers()
+        self._numbers = (number for number in count() if number not in used)
+        return await self._snapshots.restore(shards)
+
+    async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]:
+        """Give the shards of a new run their first weights and make them durable."""
+        return await self._snapshots.initialise(self._shards, weights)
+
+    async def stop(self, reason: str) -> None:
+        """Admit no more children, drop those in flight (a resumed run trains them), and let every waiter go."""
+        if self._stopping is None:
+            self._stopping = reason
+            await self._pool.close()
+            await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
+
+    async def close(self, ended: str) -> Outcome:
+        """Final snapshot and end of the session. `ended` is done unless the run was stopped or failed."""
+        await self._pool.close()
+        for task in self._background:
+            task.cancel()
+        if self._shards:
+            await self._snapshots.take(self._shards)
+        if self._stopping is not None and ended == "done":
+            ended = "failed" if self._failure else "stopped"
+        progress = await self.progress()
+        self._tally.close()
+        self._journal.heartbeat(self._tally.session_seconds)
+        self._journal.close(ended)
+        return Outcome(ended, self._stopping or "the budget is used", progress)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await self._clock.sleep(_HEARTBEAT_SECONDS)
+            await self._commit(lambda: self._journal.heartbeat(self._tally.session_seconds))
+
+    def _spawn_task(self, work: Any) -> None:
+        """A background task whose failure stops the run instead of being forgotten."""
+
+        def finished(task: asyncio.Task[Any]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._fail(error)
+
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(finished)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._spawn_task(self.stop(str(error)))
+
+    # -- admission -----------------------------------------------------------------------------------------------------
+
+    async def admit(self, replica: int, update: int) -> Admission | None:
+        """Leave to sample minibatch `update`, or None when the search is over or stopping."""
+        if self._config.mode == "synchronous":
+            return self._admit_round(replica, update)
+        await self._pool.wait_below(2 * self._pool.slots)
+        recorded = self._journal.batch_children(replica, update)
+        if recorded and self._stopping is None:
+            return Admission(recorded[0].child.number, len(recorded))
+        if replica >= self._config.topology.controller_replicas or self._over():
+            return None
+        wanted, most = self._config.topology.children_per_replica, self._config.budget.max_children
+        allowed = wanted if most is None else min(wanted, most - self._admitted)
+        if allowed <= 0:
+            return None
+        self._admitted += allowed
+        numbers = [next(self._numbers) for _ in range(allowed)]
+        return Admission(numbers[0], allowed)
+
+    def _admit_round(self, replica: int, update: int) -> Admission | None:
+        """In synchronous mode numbers follow from the round, and a round is open to all replicas or to none."""
+        topology, most = self._config.topology, self._config.budget.max_children
+        if self._stopping is not None or not self._rounds_open.setdefault(update, not self._over()):
+            return None
+        minibatch = topology.children_per_replica
+        first = (update * topology.controller_replicas + replica) * minibatch
+        allowed = minibatch if most is None else min(minibatch, most - first)
+        return Admission(first, allowed) if allowed > 0 else None
+
+    def _over(self) -> bool:
+        return self._stopping is not None or self._tally.budget_used()
+
+    def _learns_from(self, update: int) -> bool:
+        """A synchronous round that the budget cut off is recorded and not learned from: some replicas have no part."""
+        topology, most = self._config.topology, self._config.budget.max_children
+        per_round = topology.controller_replicas * topology.children_per_replica
+        return self._config.mode == "asynchronous" or most is None or (update + 1) * per_round <= most
+
+    # -- children ------------------------------------------------------------------------------------------------------
+
+    async def evaluate(self, request: BatchRequest) -> BatchResult | None:
+        """Record a minibatch, have its children scored, and return their committed rewards; None when stopping."""
+        if self._failure is not None:
+            raise self._failure
+        recorded = {
+            row.child.child_id.index: row for row in self._journal.batch_children(request.replica, request.update)
+        }
+        rows = [recorded.get(i) or self._planned(request, i) for i in range(request.admission.count)]
+        self._check_replay(request, recorded)
+        new = [row for row in rows if row.child.child_id.index not in recorded]
+        try:
+            if new:
+                batch = BatchRow(
+                    replica=request.replica,
+                    update=request.update,
+                    base_version=request.base_version,
+                    controller_hash=request.controller_hash,
+                    planned_at=self._clock.now(),
+                )
+                await self._commit(lambda: self._journal.plan(batch, new))
+            done = await asyncio.gather(*(self._scored(row) for row in rows))
+        except RunStopped:
+            return None
+        proposal = Proposal(
+            tokens=tuple(row.child.tokens for row in done),
+            log_probs=tuple(row.log_prob for row in done),
+            entropies=tuple(row.entropy for row in done),
+        )
+        rewards = tuple(row.reward for row in done if row.reward is not None)
+        return BatchResult(proposal, rewards, self._learns_from(request.update))
+
+    def _planned(self, request: BatchRequest, index: int) -> ChildRow:
+        """The row of a child that was never planned before."""
+        number = request.admission.first_number + index
+        space = self._space.at(number)
+        architecture = space.decode(request.proposal.tokens[index])
+        if self._config.cache:
+            architecture = space.canonical(architecture)
+        key = space.key(architecture)
+        child_id = ChildId(request.replica, request.update, index)
+        child = Child(
+            child_id=child_id,
+            number=number,
+            tokens=request.proposal.tokens[index],
+            architecture=architecture.to_json(),
+            key=key,
+            seed=Child.seed_of(self._config.seed, child_id, key, cached=self._config.cache),
+        )
+        log_prob, entropy = request.proposal.log_probs[index], request.proposal.entropies[index]
+        return ChildRow(child, log_prob, entropy, planned_at=self._clock.now())
+
+    def _check_replay(self, request: BatchRequest, recorded: Mapping[int, ChildRow]) -> None:
+        """In synchronous mode a replayed minibatch must be the recorded one; other software may sample another."""
+        if self._config.mode != "synchronous":
+            return
+        differing = [i for i, row in recorded.items() if row.child.tokens != request.proposal.tokens[i]]
+        if differing:
+            detail = {"replica": request.replica, "update": request.update, "indices": differing}
+            self._note("replay_differs", detail)
+
+    async def _scored(self, row: ChildRow) -> ChildRow:
+        """The child's committed row. Asked again (by a restarted replica), it joins what is under way."""
+        if row.done:
+            return row
+        name = str(row.child.child_id)
+        if name not in self._scoring:
+            task = asyncio.ensure_future(self._score(row))
+            task.add_done_callback(lambda _: self._scoring.pop(name, None))
+            self._scoring[name] = task
+        return await asyncio.shield(self._scoring[name])
+
+    async def _score(self, row: ChildRow) -> ChildRow:
+        """Answer from the cache or from a worker, commit, and only then return."""
+        earlier = self._journal.find_scored(row.child.key) if self._config.cache else None
+        if earlier is not None:
+            row = replace(
+                row,
+                evaluation=earlier.evaluation,
+                reward=earlier.reward,
+                finished_at=self._clock.now(),
+                cached_from=str(earlier.child.child_id),
+            )
+        else:
+            scored = await self._pool.evaluate(row.child)
+            row = self._with_result(row, scored)
+        child_id = str(row.child.child_id)
+        assert row.evaluation is not None and row.reward is not None and row.finished_at is not None
+        evaluation, reward, finished_at = row.evaluation, row.reward, row.finished_at
+        first = await self._commit(
+            lambda: self._journal.done(
+                child_id,
+                evaluation,
+                reward,
+                started_at=row.started_at,
+                finished_at=finished_at,
+                worker=row.worker,
+                attempts=row.attempts,
+                cached_from=row.cached_from,
+            )
+        )
+        if first:
+            self._tally.child_done(row)
+            if self._tally.failed_in_a_row >= self._config.failures.max_in_a_row:
+                cause, message = evaluation.cause, evaluation.message
+                self._fail(
+                    TooManyFailures(
+                        f"{self._tally.failed_in_a_row} children failed in a row (failures.max_in_a_row); "
+                        f"the last one: {cause}: {message}"
+                    )
+                )
+        return row
+
+    def _with_result(self, row: ChildRow, scored: Scored) -> ChildRow:
+        metric = scored.evaluation.metric
+        reward = self._config.failures.reward if metric is None else self._config.estimator.reward(metric)
+        return replace(
+            row,
+            evaluation=scored.evaluation,
+            reward=reward,
+            started_at=scored.started_at,
+            finished_at=scored.finished_at,
+            worker=scored.worker,
+            attempts=scored.attempts,
+        )
+
+    # -- updates -------------------------------------------------------------------------------------------------------
+
+    async def applied(self, replica: int, update: int, receipts: list[Receipt], scalars: dict[str, float]) -> None:
+        """A replica's gradient has reached all shards; snapshot the shards when it is time."""
+        fresh = [receipt for receipt in receipts if receipt.outcome != "duplicate"] or receipts
+        outcome, staleness = fresh[0].outcome, max(receipt.staleness for receipt in fresh)
+        await self._commit(
+            lambda: self._journal.applied(
+                replica,
+                update,
+                applied_at=self._clock.now(),
+                staleness=staleness,
+                outcome=outcome,
+                scalars=scalars,
+            )
+        )
+        self._tally.update_applied(min(r.version for r in receipts), staleness, scalars)
+        await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
+
+    # -- for people ----------------------------------------------------------------------------------------------------
+
+    async def event(self, kind: str, detail: dict[str, Any]) -> None:
+        """Record something that happened outside (a lost shard, a recovery)."""
+        self._note(kind, detail)
+
+    def _note(self, kind: str, detail: Mapping[str, Any]) -> None:
+        self._tally.last_event = f"{kind}: " + ", ".join(f"{key} {value}" for key, value in detail.items())
+        self._journal.event(kind, **detail)
+
+    async def progress(self) -> Progress:
+        """How the run stands."""
+        return self._tally.progress(busy=self._pool.busy, slots=self._pool.slots, waiting=self._pool.waiting)
+
+
+class TooManyFailures(RunStopped):
+    """So many children failed one after the other that the fault is hardly theirs."""

@@ -1,0 +1,228 @@
+"""The parts of a run as Ray actors: the only module that imports ray.
+
+One actor class, `Host`, carries any number of plain objects and forwards calls to them; so the parts need no decorator,
+and `replicas_per_actor` or `shards_per_actor` is only a question of how many go into one host. Ray's own retries and
+restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from nas_cluster.cluster.coordinator import Coordinator
+from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaClient, ShardClient, WorkerClient
+from nas_cluster.cluster.parameter_server import ParameterServer
+from nas_cluster.cluster.replica import Servers
+from nas_cluster.cluster.wiring import make_replica, make_worker, pool_shape
+from nas_cluster.config import JobConfig
+from nas_cluster.core.clock import SystemClock
+from nas_cluster.core.errors import ConfigError
+
+__all__ = ["RayWiring"]
+
+_INLINE_BYTES = 1 << 20
+"""Ray carries answers up to this size inside the reply (default 100 KB): a controller's slice needs no object store."""
+
+
+class Host:
+    """An actor that carries plain objects, made in it by the given factories."""
+
+    def __init__(self, factories: Sequence[Callable[[], Any]]) -> None:
+        self._parts = [factory() for factory in factories]
+
+    async def call(self, part: int, method: str, *arguments: Any) -> Any:
+        """Call a method of one part."""
+        result = getattr(self._parts[part], method)(*arguments)
+        return await result if inspect.isawaitable(result) else result
+
+
+class Remote:
+    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves."""
+
+    def __init__(self, host: Any, part: int) -> None:
+        self._host = host
+        self._part = part
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return partial(self._call, method)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await self._host.call.remote(self._part, method, *arguments)
+        except RayActorError as error:
+            raise PartLost(str(error).splitlines()[0]) from error
+        except RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, Exception) else error) from error
+
+
+class RayWorker(Remote):
+    """A child worker in a host of its own, which `close` ends."""
+
+    async def close(self) -> None:
+        """End the worker's process, and with it the child's."""
+        ray.kill(self._host, no_restart=True)
+
+
+class RayWiring:
+    """Connects to `RAY_ADDRESS` when it is set, and otherwise starts Ray on this machine, on loopback."""
+
+    def __init__(self) -> None:
+        self._hosts: list[Any] = []
+        self._learners: list[Any] = []
+        self._started_ray = False
+
+    def connect(self) -> None:
+        """Make sure that this process is connected to a Ray cluster."""
+        if ray.is_initialized():
+            return
+        self._started_ray = True
+        environment = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": "error",
+            "runtime_env": {"env_vars": environment},
+            "namespace": "nas_cluster",
+        }
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            try:
+                ray.init(address=address, **options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"RAY_ADDRESS={address}: no Ray cluster answers there ({_first_line(error)})"
+                ) from error
+            return
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of our own, reachable from this machine only
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+
+    async def start_coordinator(self, config: JobConfig, directory: Path) -> CoordinatorClient:
+        """The coordinator, on this node: the journal is on its disk."""
+        topology = config.topology
+        shape = pool_shape(
+            config,
+            config.estimator,
+            capacity=self.capacity(config),
+            wanted=topology.controller_replicas * topology.children_per_replica,
+        )
+        factory = partial(_make_coordinator, config.to_dict(), directory, shape.workers, shape.slots_per_worker)
+        host = self._host([factory], {"num_cpus": 0, "resources": _this_node()})
+        self._hosts.append(host)
+        coordinator = Remote(host, 0)
+        await coordinator._call("progress")  # a run that cannot be opened says so here
+        return coordinator
+
+    async def start_shards(self, config: JobConfig) -> Sequence[ShardClient]:
+        """S empty shards, `shards_per_actor` to a process; they take no CPU from children."""
+        make = partial(_make_shard, config.to_dict())
+        return await self._spread([make] * config.topology.parameter_shards, config.topology.shards_per_actor)
+
+    async def start_replicas(
+        self, config: JobConfig, indices: Sequence[int], shards: Sequence[ShardClient], coordinator: CoordinatorClient
+    ) -> Sequence[ReplicaClient]:
+        """One replica per index, `replicas_per_actor` to a process."""
+        factories = [partial(_make_replica, config.to_dict(), index, list(shards), coordinator) for index in indices]
+        return await self._spread(factories, config.topology.replicas_per_actor)
+
+    async def _spread(self, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
+        clients: list[Any] = []
+        for start in range(0, len(factories), per_host):
+            group = factories[start : start + per_host]
+            host = self._host(group, {"num_cpus": 0})
+            self._learners.append(host)
+            clients += [Remote(host, part) for part in range(len(group))]
+        return clients
+
+    async def end_learners(self) -> None:
+        """End shards and replicas; the coordinator and its workers go on."""
+        for host in self._learners:
+            ray.kill(host, no_restart=True)
+        self._learners.clear()
+
+    async def spawn_worker(self, config: JobConfig, directory: Path, index: int, *, test: bool) -> WorkerClient:
+        """A worker in an actor that holds what one child may use: waiting ones are requests an autoscaler sees."""
+        return _spawn_ray_worker(config.to_dict(), directory, test, index)
+
+    def capacity(self, config: JobConfig) -> int:
+        """How many children the cluster's nodes hold at once."""
+        asked = {name: amount for name, amount in config.topology.resources.model_dump().items() if amount > 0}
+        total = ray.cluster_resources()
+        count = min(int(total.get(name, 0) / amount + 1e-6) for name, amount in asked.items())
+        if count == 0:
+            wanted = ", ".join(f"{name}: {amount:g}" for name, amount in asked.items())
+            has = ", ".join(f"{name}: {total.get(name, 0):g}" for name in asked)
+            raise ConfigError(f"topology.resources: a child asks for {{{wanted}}}, this cluster has {{{has}}}")
+        return count
+
+    async def close(self) -> None:
+        """End all actors, and Ray if it was started or joined here."""
+        await self.end_learners()
+        for host in self._hosts:
+            ray.kill(host, no_restart=True)
+        self._hosts.clear()
+        if self._started_ray:
+            await asyncio.to_thread(ray.shutdown)
+            self._started_ray = False
+
+    def _host(self, factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
+        return _start_host(factories, options)
+
+
+def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
+    actor = ray.remote(Host).options(max_restarts=0, max_task_retries=0, max_concurrency=10_000, **options)
+    return actor.remote(list(factories))
+
+
+def _this_node() -> dict[str, float]:
+    """A sliver of this node's own resource: pins an actor to it."""
+    return {f"node:{ray.util.get_node_ip_address()}": 0.001}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slots_per_worker: int) -> Coordinator:
+    async def spawn(index: int) -> WorkerClient:
+        return _spawn_ray_worker(config, directory, False, index)
+
+    return Coordinator(
+        JobConfig.from_dict(config),
+        directory,
+        spawn=spawn,
+        workers=workers,
+        slots_per_worker=slots_per_worker,
+        clock=SystemClock(),
+    )
+
+
+def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index: int) -> WorkerClient:
+    job = JobConfig.from_dict(config)
+    estimator = (job.retrain or job.estimator) if test else job.estimator
+    resources = job.topology.resources
+    options = {"num_cpus": 0} if estimator.shares_process else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
+    factory = partial(make_worker, config, directory, index, test=test)
+    return RayWorker(_start_host([factory], options), 0)
+
+
+def _make_shard(config: dict[str, Any]) -> ParameterServer:
+    job = JobConfig.from_dict(config)
+    return ParameterServer(job.strategy, job.topology, synchronous=job.mode == "synchronous")
+
+
+def _make_replica(config: dict[str, Any], index: int, shards: list[Any], coordinator: Any) -> Any:
+    return make_replica(JobConfig.from_dict(config), index, Servers(shards), coordinator)

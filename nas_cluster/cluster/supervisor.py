@@ -1,0 +1,191 @@
+"""The supervisor: starts the parts of a run, watches them, and starts them again when one is lost.
+
+    STARTING ──▶ RUNNING ──▶ ENDING ──▶ ENDED
+        ▲           │
+        └─RECOVERING┘
+
+There is one way to recover, the same as `resume`: end all shards and replicas, restore the shards from the newest
+snapshot, and let the replicas go over the journal. The coordinator and its workers live on, so no child is trained
+twice. The loss of the coordinator itself ends the session; the run can be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+from nas_cluster.cluster.messages import CoordinatorClient, Outcome, PartLost, Progress
+from nas_cluster.cluster.wiring import Wiring
+from nas_cluster.config import JobConfig
+from nas_cluster.core.errors import RunStopped
+
+__all__ = ["State", "Stop", "Supervisor", "may_recover", "stop_on_signals"]
+
+_PROGRESS_SECONDS = 0.5
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RECOVERING = "recovering"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+_LEGAL = {
+    State.STARTING: {State.RUNNING, State.RECOVERING, State.ENDING},
+    State.RUNNING: {State.RECOVERING, State.ENDING},
+    State.RECOVERING: {State.STARTING, State.ENDING},
+    State.ENDING: {State.ENDED},
+    State.ENDED: set(),
+}
+
+
+class Stop:
+    """A request to stop from outside (a signal). `ended` says how the session is then recorded."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.ended = "stopped"
+        self.reason = ""
+
+    def ask(self, reason: str, ended: str) -> None:
+        """Ask for a stop; the first reason counts."""
+        if not self._asked.is_set():
+            self.reason, self.ended = reason, ended
+            self._asked.set()
+
+    async def wait(self) -> None:
+        """Return once a stop was asked for."""
+        await self._asked.wait()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """A Stop that SIGINT (interrupted) and SIGTERM (stopped) ask for; only the main thread can receive signals."""
+    stop = Stop()
+    signals = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped"}
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    loop = asyncio.get_running_loop()
+    for number, ended in signals.items():
+        loop.add_signal_handler(number, stop.ask, f"{number.name} received", ended)
+    try:
+        yield stop
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def may_recover(restarts: int, max_restarts: int, *, coordinator_alive: bool) -> bool:
+    """Whether a lost part is worth another try."""
+    return coordinator_alive and restarts < max_restarts
+
+
+class Supervisor:
+    """One session of one run."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        directory: Path,
+        wiring: Wiring,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._wiring = wiring
+        self._on_progress = on_progress
+        self._restarts = 0
+        self.state = State.STARTING
+
+    async def run(self, stop: Stop) -> Outcome:
+        """Search until the budget is used, a stop is asked for, or the run cannot go on.
+
+        Raises UserError when the input turns out to be wrong (a dataset that a worker cannot read).
+        """
+        coordinator = await self._wiring.start_coordinator(self._config, self._directory)
+        await coordinator.start()
+        watch = asyncio.create_task(self._watch(coordinator, stop))
+        ended = "failed"
+        try:
+            while not await self._learn(coordinator):
+                self._enter(State.STARTING)
+            ended = "done"
+        except RunStopped as error:
+            await coordinator.stop(str(error))
+        finally:
+            watch.cancel()
+            self._enter(State.ENDING)
+            outcome = await coordinator.close(stop.ended if stop.reason else ended)
+            await self._wiring.end_learners()
+            self._enter(State.ENDED)
+        self._on_progress(outcome.progress)
+        return outcome
+
+    async def _learn(self, coordinator: CoordinatorClient) -> bool:
+        """Start shards and replicas and let them work. True when they are done, False to start them again."""
+        try:
+            await self._learn_once(coordinator)
+        except ExceptionGroup as group:
+            lost = group.subgroup(PartLost)
+            if lost is None:
+                raise group.exceptions[0] from group
+            reason = str(lost.exceptions[0])
+        except PartLost as error:
+            reason = str(error)
+        else:
+            return True
+        self._enter(State.RECOVERING)
+        try:
+            await coordinator.event("part_lost", {"reason": reason, "restarts": self._restarts})
+            alive = True
+        except PartLost:
+            alive = False
+        if not may_recover(self._restarts, self._config.failures.max_restarts, coordinator_alive=alive):
+            raise RunStopped(f"a part was lost and not started again ({self._restarts} restarts): {reason}")
+        self._restarts += 1
+        await self._wiring.end_learners()
+        return False
+
+    async def _learn_once(self, coordinator: CoordinatorClient) -> None:
+        """Shards restored, every replica run until no more children are admitted."""
+        config, wiring = self._config, self._wiring
+        shards = await wiring.start_shards(config)
+        indices = list(range(config.topology.controller_replicas))
+        replicas = dict(zip(indices, await wiring.start_replicas(config, indices, shards, coordinator), strict=True))
+        updates = await coordinator.connect(list(shards))
+        if updates is None:
+            updates = await coordinator.initialise(await replicas[0].initial_weights())
+        leftover = sorted(set(updates) - set(indices))
+        replicas |= dict(zip(leftover, await wiring.start_replicas(config, leftover, shards, coordinator), strict=True))
+        self._enter(State.RUNNING)
+        async with asyncio.TaskGroup() as group:
+            for index, replica in replicas.items():
+                group.create_task(replica.run(updates[index]))
+
+    async def _watch(self, coordinator: CoordinatorClient, stop: Stop) -> None:
+        """Show progress twice a second; pass a stop on."""
+        asked = asyncio.create_task(stop.wait())
+        try:
+            while not asked.done():
+                self._on_progress(await coordinator.progress())
+                await asyncio.wait([asked], timeout=_PROGRESS_SECONDS)
+            await coordinator.stop(stop.reason)
+        except PartLost:
+            pass  # the loss shows where the replicas are awaited
+        finally:
+            asked.cancel()
+
+    def _enter(self, state: State) -> None:
+        if state not in _LEGAL[self.state]:
+            raise AssertionError(f"{self.state.value} cannot become {state.value}")
+        self.state = state

@@ -1,0 +1,163 @@
+"""JobConfig: everything that one search is, as one frozen object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+
+from nas_cluster.config.loading import apply_overrides, read_yaml
+from nas_cluster.config.sections import Budget, Failures, Topology
+from nas_cluster.core.component import Component, Options, build_component, component_field, explain
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.datasets import Dataset
+from nas_cluster.estimators import Estimator
+from nas_cluster.spaces import SearchSpace
+from nas_cluster.storage.layout import check_run_name
+from nas_cluster.strategies import Strategy
+
+__all__ = ["JobConfig"]
+
+_COMPONENTS: dict[str, type[Component]] = {
+    "dataset": Dataset,
+    "space": SearchSpace,
+    "strategy": Strategy,
+    "estimator": Estimator,
+    "retrain": Estimator,
+}
+
+_RESUMABLE = ("budget", "topology", "failures", "retrain")
+"""Sections a continued run may change; everything else would make it another search."""
+
+
+class JobConfig(Options):
+    """One search. Build it from YAML with `JobConfig.load`, or in code."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    mode: Literal["synchronous", "asynchronous"] = "asynchronous"
+    dataset: Annotated[Dataset, *component_field(Dataset, "dataset")] = "digits"  # type: ignore[assignment]
+    space: Annotated[SearchSpace[Any], *component_field(SearchSpace, "space")]
+    strategy: Annotated[Strategy, *component_field(Strategy, "strategy")]
+    estimator: Annotated[Estimator, *component_field(Estimator, "estimator")]
+    topology: Topology = Topology()
+    budget: Budget
+    failures: Failures = Failures()
+    cache: bool = True
+    """Answer an architecture whose canonical key was scored before, instead of training it again."""
+    retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain")] = None
+    """Estimator of `retrain`; null: the search's own."""
+    storage_path: str = "runs"
+    """Where run directories are made: a local folder, or an fsspec URL to which the run is mirrored."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_directory_name(cls, value: str) -> str:
+        try:
+            return check_run_name(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply `KEY=VALUE` overrides. Raises ConfigError: one line per mistake."""
+        path = Path(path)
+        return cls.from_dict(apply_overrides(read_yaml(path), overrides), source=path.name)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, source: str = "config") -> Self:
+        """Validate plain data. Raises ConfigError naming every mistake, in every section."""
+        sections: dict[str, Any] = dict(data)
+        mistakes: list[str] = []
+        broken: set[str] = set()
+        for name, base in _COMPONENTS.items():
+            if sections.get(name) is None:
+                continue
+            try:
+                sections[name] = build_component(base, sections[name], where=name)
+            except ConfigError as error:
+                broken.add(name)
+                mistakes += str(error).splitlines()
+                sections[name] = None
+        try:
+            config = cls.model_validate(sections)
+        except ValidationError as error:
+            mistakes += [line for line in explain(error, cls) if line.partition(":")[0] not in broken]
+        else:
+            mistakes += config._contradictions()
+            if not mistakes:
+                return config
+        raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))
+
+    def _contradictions(self) -> list[str]:
+        """Combinations that make no sense, each with the reason."""
+        found = []
+        t = self.topology
+        if self.mode == "synchronous":
+            if t.accumulate > 1:
+                found.append(
+                    "topology.accumulate: only for mode 'asynchronous'; in a synchronous round all "
+                    f"{t.controller_replicas} gradients are already combined into one update"
+                )
+            if t.max_staleness is not None:
+                found.append(
+                    "topology.max_staleness: only for mode 'asynchronous'; synchronous gradients are never stale"
+                )
+        if not self.strategy.learns and self.budget.max_children is None and self.budget.max_hours is None:
+            found.append("budget: a strategy that does not learn needs max_children or max_hours")
+        if self.budget.max_gpu_hours is not None and t.resources.GPU == 0:
+            found.append(
+                "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
+            )
+        for check in (self.estimator.check, self.strategy.check):
+            found += check(self.space)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back."""
+        return self.model_dump(mode="json")
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that makes two configs the same search."""
+        fixed = {key: value for key, value in self.to_dict().items() if key not in (*_RESUMABLE, "storage_path")}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+    def difference(self, other: JobConfig) -> dict[str, tuple[Any, Any]]:
+        """Dotted keys whose values differ: {key: (mine, theirs)}."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        return {k: (mine.get(k), theirs.get(k)) for k in sorted({*mine, *theirs}) if mine.get(k) != theirs.get(k)}
+
+    def check_continues(self, recorded: JobConfig) -> None:
+        """Raise ConfigError, with the difference, unless this config may continue a run recorded with `recorded`."""
+        refused = []
+        for key, (new, old) in self.difference(recorded).items():
+            section = key.partition(".")[0]
+            if section == "storage_path":
+                continue
+            if section not in _RESUMABLE:
+                refused.append(f"{key}: the run has {old!r}, the config says {new!r}")
+            elif self.mode == "synchronous" and key in (
+                "topology.controller_replicas",
+                "topology.children_per_replica",
+            ):
+                refused.append(f"{key}: {old!r} to {new!r} would change the rounds of a synchronous run")
+        if refused:
+            allowed = ", ".join(_RESUMABLE)
+            raise ConfigError(
+                "\n".join([*refused, f"a continued run may change only {allowed}; use another name to start afresh"])
+            )
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}; lists are values."""
+    if not isinstance(data, dict):
+        return {prefix: data}
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        result |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return result

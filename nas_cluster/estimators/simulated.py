@@ -1,0 +1,162 @@
+"""A simulated estimator: a closed-form reward, a chosen duration, faults on request. No torch, no data.
+
+It is for tests of scale and of faults, and for trying a topology before paying for GPUs. The reward is how far a
+child's tokens agree with a secret seeded target, so it is learnable, in [0, 1], and its best value is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import time
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from nas_cluster.core.component import Options
+from nas_cluster.core.decisions import DecisionSpec
+from nas_cluster.core.errors import Diverged
+from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.seeds import stream
+from nas_cluster.estimators.base import AsyncEvaluator, Estimator, Evaluator, WorkerContext
+
+__all__ = ["Duration", "Simulated", "agreement"]
+
+Fault = Literal[
+    "exception", "diverged", "timeout", "bad_result", "exit", "sys_exit", "segfault", "killed", "memory", "allocate"
+]
+
+_IN_ANY_PROCESS = {"exception", "diverged", "timeout", "bad_result", "memory"}
+
+
+class Duration(Options):
+    """Seconds a child takes: constant, or log-normal with this median."""
+
+    seconds: float = Field(0.0, ge=0)
+    sigma: float = Field(0.0, ge=0)
+
+    def draw(self, seed: int) -> float:
+        """The duration of the child with this seed."""
+        return self.seconds * math.exp(self.sigma * float(stream(seed, "duration").standard_normal()))
+
+
+class Simulated(Estimator):
+    """Children that only wait; with `isolated`, in worker processes like real ones, which faults may then kill."""
+
+    uses_data = False
+
+    target_seed: int = 0
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation added to the metric, seeded by the child."""
+    duration: Duration = Duration()
+    faults: dict[int, Fault] = {}
+    """Child number to what happens to it."""
+    fault_rate: float = Field(0.0, ge=0, le=1)
+    """Share of further children that raise an exception."""
+    isolated: bool = False
+
+    @property
+    def shares_process(self) -> bool:
+        """Unless isolated, all children are coroutines of one worker."""
+        return not self.isolated
+
+    def open(self, context: WorkerContext) -> Evaluator | AsyncEvaluator:
+        """The simulator for this worker."""
+        spec = context.space.decisions()
+        return _Isolated(self, spec) if self.isolated else _Shared(self, spec)
+
+    def reward(self, metric: float) -> float:
+        """The metric itself."""
+        return metric
+
+    def check(self, space: object) -> list[str]:
+        """Faults that end a process need one."""
+        fatal = sorted({fault for fault in self.faults.values() if fault not in _IN_ANY_PROCESS})
+        if fatal and not self.isolated:
+            return [f"estimator.faults: {', '.join(fatal)} would end a shared worker; set isolated: true"]
+        return []
+
+    def metric(self, child: Child, spec: DecisionSpec) -> float:
+        """What an undisturbed evaluation of `child` measures."""
+        noise = self.noise * float(stream(child.seed, "noise").standard_normal()) if self.noise else 0.0
+        return agreement(spec, child.tokens, self.target_seed) + noise
+
+    def fault(self, child: Child) -> Fault | None:
+        """What happens to `child`."""
+        if child.number in self.faults:
+            return self.faults[child.number]
+        struck = self.fault_rate > 0 and stream(child.seed, "fault").random() < self.fault_rate
+        return "exception" if struck else None
+
+
+def agreement(spec: DecisionSpec, tokens: tuple[int, ...], target_seed: int) -> float:
+    """Mean agreement with a seeded target over decisions: 1 where equal, falling with distance; per bit for skips."""
+    scores = []
+    for decision, token in zip(spec, tokens, strict=True):
+        if decision.cardinality == 1:
+            continue
+        target = int(stream(target_seed, decision.name).integers(decision.cardinality))
+        if decision.head == "skips":
+            scores.append(1 - (token ^ target).bit_count() / decision.options)
+        else:
+            scores.append(1 - abs(token - target) / (decision.options - 1))
+    return float(np.mean(scores)) if scores else 1.0
+
+
+class _Shared:
+    def __init__(self, settings: Simulated, spec: DecisionSpec) -> None:
+        self._settings = settings
+        self._spec = spec
+
+    async def evaluate(self, child: Child) -> Evaluation:
+        seconds = self._settings.duration.draw(child.seed)
+        fault = self._settings.fault(child)
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+        if fault == "timeout":
+            await asyncio.Event().wait()
+        if fault is not None:
+            return _suffer(fault)
+        return Evaluation(metric=self._settings.metric(child, self._spec), seconds=seconds)
+
+
+class _Isolated:
+    def __init__(self, settings: Simulated, spec: DecisionSpec) -> None:
+        self._settings = settings
+        self._spec = spec
+
+    def evaluate(self, child: Child) -> Evaluation:
+        seconds = self._settings.duration.draw(child.seed)
+        time.sleep(seconds)
+        fault = self._settings.fault(child)
+        if fault is not None:
+            return _suffer(fault)
+        return Evaluation(metric=self._settings.metric(child, self._spec), seconds=seconds)
+
+
+def _suffer(fault: Fault) -> Evaluation:
+    """Let the fault happen to this process."""
+    if fault == "exception":
+        raise RuntimeError("simulated exception")
+    if fault == "diverged":
+        raise Diverged("simulated: the loss is not finite")
+    if fault == "bad_result":
+        return {"metric": 1.0}  # type: ignore[return-value]
+    if fault == "memory":
+        raise MemoryError("simulated")
+    if fault == "sys_exit":
+        raise SystemExit(3)
+    if fault == "exit":
+        os._exit(3)
+    if fault == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    kept = []
+    while True:  # timeout: for ever; allocate: until the memory limit
+        time.sleep(0.01)
+        if fault == "allocate":
+            kept.append(bytearray(64 << 20))

@@ -1,0 +1,91 @@
+"""A child of the layer-wise CNN space as a torch module.
+
+The paper's three rules (section 3.3): a layer without inputs reads the image; outputs that nobody reads go to the
+classifier; inputs of different sizes are padded with zeros to the largest before they are concatenated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from nas_cluster.core.task import Task
+from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseLayer
+
+__all__ = ["LayerwiseChild"]
+
+
+class LayerwiseChild(nn.Module):
+    """Images (N, channels, height, width) to logits (N, classes)."""
+
+    def __init__(self, architecture: CNNArchitecture, task: Task, *, centre: bool = False) -> None:
+        super().__init__()
+        self._inputs = [layer.inputs for layer in architecture.layers]
+        self._unread = architecture.unread
+        self._centre = centre
+        channels = [task.channels]
+        self.layers = nn.ModuleList()
+        for layer in architecture.layers:
+            self.layers.append(_Layer(sum(channels[j] for j in layer.inputs), layer))
+            channels.append(layer.filters)
+        self.classifier = nn.Linear(sum(channels[j] for j in self._unread), task.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        outputs = [images]
+        for layer, inputs in zip(self.layers, self._inputs, strict=True):
+            outputs.append(layer(self._concatenate([outputs[j] for j in inputs])))
+        pooled = [outputs[j].mean(dim=(2, 3)) for j in self._unread]
+        logits: Tensor = self.classifier(torch.cat(pooled, 1))
+        return logits
+
+    def _concatenate(self, maps: Sequence[Tensor]) -> Tensor:
+        """Rule 3: pad to the largest height and width, then concatenate along channels."""
+        if len(maps) == 1:
+            return maps[0]
+        height = max(x.shape[2] for x in maps)
+        width = max(x.shape[3] for x in maps)
+        return torch.cat([self._pad(x, height - x.shape[2], width - x.shape[3]) for x in maps], 1)
+
+    def _pad(self, x: Tensor, height: int, width: int) -> Tensor:
+        if height == width == 0:
+            return x
+        top, left = (height // 2, width // 2) if self._centre else (0, 0)
+        return F.pad(x, (left, width - left, top, height - top))
+
+
+class _Layer(nn.Module):
+    """Convolution with TensorFlow's SAME padding (output size ceil(n / stride)), batch norm, ReLU."""
+
+    def __init__(self, channels: int, layer: LayerwiseLayer) -> None:
+        super().__init__()
+        self._kernel = (layer.filter_height, layer.filter_width)
+        self._stride = (layer.stride_height, layer.stride_width)
+        symmetric = self._stride == (1, 1) and all(k % 2 for k in self._kernel)
+        self._pads_itself = not symmetric
+        self.conv = nn.Conv2d(
+            channels,
+            layer.filters,
+            self._kernel,
+            stride=self._stride,
+            padding=(self._kernel[0] // 2, self._kernel[1] // 2) if symmetric else 0,
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(layer.filters)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._pads_itself:
+            (top, bottom), (left, right) = (
+                _same(n, k, s) for n, k, s in zip(x.shape[2:], self._kernel, self._stride, strict=True)
+            )
+            x = F.pad(x, (left, right, top, bottom))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding before and after one dimension; the odd pixel goes after."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2

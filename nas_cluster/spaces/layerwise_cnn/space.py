@@ -1,0 +1,159 @@
+"""The layer-wise CNN space of Zoph & Le 2017 (section 3.1, 3.3, 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from nas_cluster.core.component import Options
+from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
+from nas_cluster.core.drawing import Drawing, Edge, Node
+from nas_cluster.core.task import Task
+from nas_cluster.spaces.base import Architecture, SearchSpace
+from nas_cluster.spaces.layerwise_cnn.published import NAS_V1
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CNNArchitecture", "LayerwiseCNN", "LayerwiseLayer"]
+
+Values = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
+
+class LayerwiseLayer(Options):
+    """Convolution, batch norm, ReLU. `inputs`, ascending: 0 is the image, j the output of layer j (from 1)."""
+
+    filter_height: int = Field(ge=1)
+    filter_width: int = Field(ge=1)
+    filters: int = Field(ge=1)
+    inputs: tuple[int, ...] = Field(min_length=1)
+    stride_height: int = Field(1, ge=1)
+    stride_width: int = Field(1, ge=1)
+
+
+class CNNArchitecture(Architecture):
+    """Layers in order. Outputs that no layer reads go to the classifier (rule 2), the last layer's always."""
+
+    layers: tuple[LayerwiseLayer, ...] = Field(min_length=1)
+
+    @property
+    def unread(self) -> tuple[int, ...]:
+        """Layers (from 1) that the classifier reads."""
+        read = {source for layer in self.layers for source in layer.inputs}
+        return tuple(number for number in range(1, len(self.layers) + 1) if number not in read)
+
+
+class LayerwiseCNN(SearchSpace[CNNArchitecture]):
+    """Per layer: filter height and width, optional strides, number of filters, and which earlier layers it reads."""
+
+    architecture_type: ClassVar[type[Architecture]] = CNNArchitecture
+
+    layers: int = Field(6, ge=1, le=62)
+    filter_heights: Values = (1, 3, 5, 7)
+    filter_widths: Values = (1, 3, 5, 7)
+    filters: Values = (24, 36, 48, 64)
+    strides: Values | None = None
+    """Choices of a predicted stride, for height and width each; null: stride 1 everywhere."""
+    skip_connections: bool = True
+    """Anchor points choose each layer's inputs; otherwise each layer reads the one before it."""
+    padding: Literal["bottom_right", "centre"] = "bottom_right"
+    """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
+
+    def _attributes(self) -> list[tuple[str, Values]]:
+        strides = [] if self.strides is None else [("stride_height", self.strides), ("stride_width", self.strides)]
+        return [
+            ("filter_height", self.filter_heights),
+            ("filter_width", self.filter_widths),
+            *strides,
+            ("filters", self.filters),
+        ]
+
+    def decisions(self) -> DecisionSpec:
+        """Per layer the attributes in the paper's order, then the anchor point (spec: last in the layer)."""
+        decisions: list[Decision] = []
+        anchors: list[int] = []
+        for layer in range(1, self.layers + 1):
+            decisions += [
+                Decision(f"layer_{layer}.{name}", "choice", len(values), name, labels=tuple(map(str, values)))
+                for name, values in self._attributes()
+            ]
+            if self.skip_connections:
+                names = tuple(f"layer {j}" for j in range(1, layer))
+                skips = Decision(f"layer_{layer}.inputs", "skips", len(anchors), "inputs", tuple(anchors), names)
+                anchors.append(len(decisions))
+                decisions.append(skips)
+        return DecisionSpec(decisions)
+
+    def decode(self, tokens: Sequence[int]) -> CNNArchitecture:
+        """Tokens (T) to an architecture; a layer that selects nothing reads the image (rule 1)."""
+        remaining = iter(self.decisions().check(tokens))
+        layers = []
+        for layer in range(1, self.layers + 1):
+            values = {name: options[next(remaining)] for name, options in self._attributes()}
+            if self.skip_connections:
+                mask = next(remaining)
+                inputs = tuple(j for j in range(1, layer) if mask >> (j - 1) & 1) or (0,)
+            else:
+                inputs = (layer - 1,)
+            layers.append(LayerwiseLayer(inputs=inputs, **values))
+        return CNNArchitecture(layers=tuple(layers))
+
+    def encode(self, architecture: CNNArchitecture) -> Tokens:
+        """Inverse of `decode`. Raises ValueError: the layer and the value that this space does not have."""
+        if len(architecture.layers) != self.layers:
+            raise ValueError(f"{len(architecture.layers)} layers, the space has {self.layers}")
+        tokens = []
+        for number, layer in enumerate(architecture.layers, start=1):
+            for name, options in self._attributes():
+                value = getattr(layer, name)
+                if value not in options:
+                    raise ValueError(f"layer {number}: {name} {value} is not among {list(options)}")
+                tokens.append(options.index(value))
+            if self.strides is None and (layer.stride_height, layer.stride_width) != (1, 1):
+                raise ValueError(f"layer {number}: has strides, the space has none")
+            if self.skip_connections:
+                if layer.inputs != (0,) and not all(1 <= j < number for j in layer.inputs):
+                    raise ValueError(f"layer {number}: inputs {list(layer.inputs)} are not earlier layers")
+                tokens.append(sum(1 << (j - 1) for j in layer.inputs if j > 0))
+            elif layer.inputs != (number - 1,):
+                raise ValueError(f"layer {number}: inputs {list(layer.inputs)}, without skips only {number - 1}")
+        return tuple(tokens)
+
+    def build_child(self, architecture: CNNArchitecture, task: Task) -> nn.Module:
+        """The child network (child.py)."""
+        from nas_cluster.spaces.layerwise_cnn.child import LayerwiseChild
+
+        return LayerwiseChild(architecture, task, centre=self.padding == "centre")
+
+    def summary(self, architecture: CNNArchitecture) -> str:
+        """`3x3x36 5x5x48 ...`, with the number of connections."""
+        shapes = " ".join(
+            f"{layer.filter_height}x{layer.filter_width}x{layer.filters}" for layer in architecture.layers
+        )
+        edges = sum(len(layer.inputs) for layer in architecture.layers)
+        return f"{shapes} · {edges} connections"
+
+    def draw(self, architecture: CNNArchitecture) -> list[Drawing]:
+        """Layers as boxes, reads as arrows, the classifier below."""
+        nodes = [Node("0", "image", "input")]
+        edges = []
+        for number, layer in enumerate(architecture.layers, start=1):
+            stride = (layer.stride_height, layer.stride_width)
+            suffix = "" if stride == (1, 1) else f" /{stride[0]}x{stride[1]}"
+            label = f"{layer.filter_height}x{layer.filter_width} · {layer.filters}{suffix}"
+            nodes.append(Node(str(number), label, "conv", detail=f"layer {number}: convolution, batch norm, ReLU"))
+            edges += [Edge(str(source), str(number)) for source in layer.inputs]
+        nodes.append(Node("classifier", "classifier", "output", detail="global average pool, linear"))
+        edges += [Edge(str(number), "classifier") for number in architecture.unread]
+        return [Drawing(tuple(nodes), tuple(edges))]
+
+    @classmethod
+    def named(cls) -> Mapping[str, CNNArchitecture]:
+        """`nas_v1`: the convolutional network of the paper's Figure 7."""
+        layers = [
+            LayerwiseLayer(filter_height=height, filter_width=width, filters=filters, inputs=inputs)
+            for height, width, filters, inputs in NAS_V1
+        ]
+        return {"nas_v1": CNNArchitecture(layers=tuple(layers))}

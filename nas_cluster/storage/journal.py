@@ -1,0 +1,301 @@
+"""The journal of a run: one SQLite database, one writer. A child counts when its row is committed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nas_cluster.core.errors import Fenced, RunError, RunStopped
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.storage.layout import JOURNAL, LOCK
+from nas_cluster.storage.queries import Queries
+from nas_cluster.storage.rows import BatchRow, ChildRow, RetrainRow, SnapshotRow
+
+__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect"]
+
+SCHEMA_VERSION = 1
+
+
+class StorageFailed(RunStopped):
+    """The journal cannot be written (disk full, I/O error); what was committed is safe."""
+
+
+class Journal(Queries):
+    """The single writer. Writes commit by themselves, or together inside `transaction()`."""
+
+    def __init__(self, directory: Path, lock: int) -> None:
+        self._lock = lock
+        self._depth = 0
+        self._db = connect(directory, writable=True)
+        try:
+            with self._write():
+                self.epoch = self._one("SELECT epoch FROM run") + 1
+                self._db.execute("UPDATE run SET epoch = ?", (self.epoch,))
+                self._db.execute(
+                    "INSERT INTO sessions (epoch, host, pid, started_at) VALUES (?, ?, ?, ?)",
+                    (self.epoch, socket.gethostname(), os.getpid(), time.time()),
+                )
+        except StorageFailed as error:
+            raise RunError(f"{directory}: {error}") from error
+
+    @classmethod
+    def create(cls, directory: Path, name: str, config: dict[str, Any]) -> None:
+        """Make a run directory with an empty journal. Raises RunError when there is one already."""
+        directory.mkdir(parents=True, exist_ok=True)
+        if (directory / JOURNAL).exists():
+            raise RunError(f"{directory}: already holds a run")
+        temporary = directory / f".{JOURNAL}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        db = sqlite3.connect(temporary, isolation_level=None)
+        schema = resources.files("nas_cluster.storage").joinpath("schema.sql").read_text()
+        db.executescript(f"BEGIN;\n{schema}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
+        row = (name, uuid.uuid4().hex, _json(config), time.time())
+        db.execute("INSERT INTO run (name, run_id, config, created_at, epoch) VALUES (?, ?, ?, ?, 0)", row)
+        db.close()
+        temporary.rename(directory / JOURNAL)  # a crash leaves either no journal or a whole one
+
+    @classmethod
+    def open(cls, directory: Path, *, wait_seconds: float = 3.0) -> Self:
+        """Take the run over: a new session with a new epoch, which fences any older writer.
+
+        Raises RunError when another live process holds the run or the journal cannot be read. Waits a little for the
+        lock, as a killed writer's parts may need a moment to die.
+        """
+        if not (directory / JOURNAL).exists():
+            raise RunError(f"{directory}: holds no run")
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+                    os.close(lock)
+                    raise RunError(f"{directory}: is in use by {holder}") from None
+                time.sleep(0.05)
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        try:
+            return cls(directory, lock)
+        except RunError:
+            os.close(lock)
+            raise
+
+    def close(self, ended: str | None = None) -> None:
+        """End the session and release the run."""
+        if self._lock < 0:
+            return
+        if ended is not None:
+            with self.transaction():
+                self._db.execute("UPDATE sessions SET ended = ? WHERE epoch = ?", (ended, self.epoch))
+        self._db.close()
+        os.close(self._lock)
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything written inside is durable when it ends, or none of it.
+
+        Raises Fenced when another session has taken the run over, StorageFailed when the disk does not take it.
+        """
+        if self._depth:
+            yield
+            return
+        with self._write():
+            if self._one("SELECT epoch FROM run") != self.epoch:
+                raise Fenced("another process has taken this run over")
+            yield
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise StorageFailed(f"the journal cannot be written: {error}") from error
+        finally:
+            self._depth -= 1
+
+    def set_config(self, config: dict[str, Any], reason: str) -> None:
+        """Replace the config, recording the old one."""
+        with self.transaction():
+            self.event("config_changed", reason=reason, before=self.config)
+            self._db.execute("UPDATE run SET config = ?", (_json(config),))
+
+    def plan(self, batch: BatchRow, children: Sequence[ChildRow]) -> None:
+        """Record a minibatch before any of its children is trained; more children may be added to it later."""
+        with self.transaction():
+            self._db.execute(
+                'INSERT OR IGNORE INTO batches (replica, "update", base_version, controller_hash, planned_at)'
+                " VALUES (?, ?, ?, ?, ?)",
+                (batch.replica, batch.update, batch.base_version, batch.controller_hash, batch.planned_at),
+            )
+            self._db.executemany(
+                'INSERT INTO children (child_id, replica, "update", "index", number, tokens, architecture, key, seed,'
+                " log_prob, entropy, planned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        str(row.child.child_id),
+                        row.child.child_id.replica,
+                        row.child.child_id.update,
+                        row.child.child_id.index,
+                        row.child.number,
+                        _json(row.child.tokens),
+                        _json(row.child.architecture),
+                        row.child.key,
+                        row.child.seed,
+                        row.log_prob,
+                        row.entropy,
+                        row.planned_at,
+                    )
+                    for row in children
+                ],
+            )
+
+    def done(
+        self,
+        child_id: str,
+        evaluation: Evaluation,
+        reward: float,
+        *,
+        started_at: float | None,
+        finished_at: float,
+        worker: str | None,
+        attempts: int,
+        cached_from: str | None = None,
+    ) -> bool:
+        """Commit a child's result. The first one wins; a later one is recorded as an event and returns False."""
+        e = evaluation
+        with self.transaction():
+            changed = self._db.execute(
+                "UPDATE children SET status = ?, cause = ?, message = ?, metric = ?, reward = ?, parameters = ?,"
+                " seconds = ?, details = ?, started_at = ?, finished_at = ?, worker = ?, attempts = ?,"
+                " cached_from = ?, epoch = ? WHERE child_id = ? AND status IS NULL",
+                (
+                    *(e.status, e.cause, e.message, e.metric, reward, e.parameters, e.seconds, _json(e.details)),
+                    *(started_at, finished_at, worker, attempts, cached_from, self.epoch, child_id),
+                ),
+            ).rowcount
+            if not changed:
+                self.event("duplicate_result", child=child_id, status=e.status, metric=e.metric)
+        return bool(changed)
+
+    def applied(
+        self,
+        replica: int,
+        update: int,
+        *,
+        applied_at: float,
+        staleness: int,
+        outcome: str,
+        scalars: dict[str, float],
+    ) -> None:
+        """A minibatch's gradient has reached the parameter servers; said again, it changes nothing."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE batches SET applied_at = ?, staleness = ?, outcome = ?, scalars = ?"
+                ' WHERE replica = ? AND "update" = ? AND applied_at IS NULL',
+                (applied_at, staleness, outcome, _json(scalars), replica, update),
+            )
+
+    def event(self, kind: str, **detail: Any) -> None:
+        """Record something that happened to the run."""
+        with self.transaction():
+            self._db.execute("INSERT INTO events VALUES (?, ?, ?)", (time.time(), kind, _json(detail)))
+
+    def heartbeat(self, active_seconds: float) -> None:
+        """How long this session has run: what the time budget charges."""
+        with self.transaction():
+            self._db.execute("UPDATE sessions SET active_seconds = ? WHERE epoch = ?", (active_seconds, self.epoch))
+
+    def add_snapshot(self, row: SnapshotRow) -> None:
+        """A snapshot file is complete on disk."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
+                (row.path, row.version, row.sha256, row.created_at),
+            )
+
+    def drop_snapshots(self, paths: Sequence[str]) -> None:
+        """Forget snapshots whose files are about to be removed."""
+        with self.transaction():
+            self._db.executemany("DELETE FROM snapshots WHERE path = ?", [(path,) for path in paths])
+
+    def plan_retrain(self, rows: Sequence[RetrainRow]) -> None:
+        """Record retrainings before any of them starts; known ones stay as they are."""
+        with self.transaction():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO retrains (child_id, rank, seed, settings) VALUES (?, ?, ?, ?)",
+                [(row.child_id, row.rank, row.seed, _json(row.settings)) for row in rows],
+            )
+
+    def retrain_done(
+        self,
+        child_id: str,
+        seed: int,
+        settings: dict[str, Any],
+        evaluation: Evaluation,
+        test_metric: float | None,
+        *,
+        finished_at: float,
+    ) -> None:
+        """Commit a retraining's result."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE retrains SET evaluation = ?, test_metric = ?, finished_at = ?"
+                " WHERE child_id = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
+                (_json(evaluation.to_json()), test_metric, finished_at, child_id, seed, _json(settings)),
+            )
+
+
+def connect(directory: Path, *, writable: bool) -> sqlite3.Connection:
+    """A connection to a run's journal. Raises RunError: damaged, or written by a newer version."""
+    path = directory / JOURNAL
+    try:
+        uri = f"{path.resolve().as_uri()}?mode={'rw' if writable else 'ro'}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+        db.row_factory = sqlite3.Row
+        if writable:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        runs = db.execute("SELECT count(*) FROM run").fetchone()[0] if check == "ok" else 0
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: damaged or not a journal ({error}); restore it from a backup") from error
+    if check != "ok" or runs != 1:
+        raise RunError(f"{path}: damaged ({check if check != 'ok' else 'no run row'}); restore it from a backup")
+    if found > SCHEMA_VERSION:
+        raise RunError(f"{path}: written by a newer nas_cluster (journal {found}, this one reads {SCHEMA_VERSION})")
+    return db
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

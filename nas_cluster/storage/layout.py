@@ -1,0 +1,43 @@
+"""The names inside a run directory, and where run directories are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nas_cluster.core.errors import ConfigError
+
+__all__ = [
+    "CONFIG",
+    "JOURNAL",
+    "LOCK",
+    "LOGS",
+    "REPORT",
+    "SNAPSHOTS",
+    "TENSORBOARD",
+    "check_run_name",
+    "run_directory",
+]
+
+JOURNAL = "journal.sqlite"
+LOCK = "lock"
+CONFIG = "config.yaml"
+SNAPSHOTS = "snapshots"
+LOGS = "logs"
+TENSORBOARD = "tensorboard"
+REPORT = "report.html"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_run_name(name: str) -> str:
+    """Return `name`, or raise ConfigError: a run's name is a directory name and cannot leave the storage root."""
+    if not _NAME.fullmatch(name):
+        fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:100] or "search"
+        raise ConfigError(f"a run's name has 1 to 100 letters, digits, '.', '_', '-'; the nearest is {fixed!r}")
+    return name
+
+
+def run_directory(storage_path: str | Path, name: str) -> Path:
+    """Where the run `name` lives below a local storage path."""
+    return Path(storage_path).expanduser() / check_run_name(name)

@@ -1,0 +1,180 @@
+"""SQL rows to the rows of `rows.py`: the queries that the writer and the readers of a journal share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, RetrainRow, SessionRow, SnapshotRow
+
+__all__ = ["Queries"]
+
+CACHEABLE = ("invalid", "too_large", "diverged")
+"""Failures that would happen again: the cache may answer them."""
+
+
+class Queries:
+    """Read access to the journal open at `self._db`."""
+
+    _db: sqlite3.Connection
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self._one("SELECT name FROM run"))
+
+    @property
+    def run_id(self) -> str:
+        """Unique over all runs."""
+        return str(self._one("SELECT run_id FROM run"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The job's config as plain data (`JobConfig.from_dict` reads it)."""
+        data: dict[str, Any] = json.loads(self._one("SELECT config FROM run"))
+        return data
+
+    def children(self) -> list[ChildRow]:
+        """All children, in the order of their numbers."""
+        return [_child(row) for row in self._db.execute("SELECT * FROM children ORDER BY number")]
+
+    def batch_children(self, replica: int, update: int) -> list[ChildRow]:
+        """The children of one minibatch, by index."""
+        found = self._db.execute(
+            'SELECT * FROM children WHERE replica = ? AND "update" = ? ORDER BY "index"', (replica, update)
+        )
+        return [_child(row) for row in found]
+
+    def child(self, child_id: str) -> ChildRow | None:
+        """One child."""
+        row = self._db.execute("SELECT * FROM children WHERE child_id = ?", (child_id,)).fetchone()
+        return None if row is None else _child(row)
+
+    def find_scored(self, key: str) -> ChildRow | None:
+        """The first child with this canonical key whose result would come out the same again, or None."""
+        row = self._db.execute(
+            "SELECT * FROM children WHERE key = ? AND cached_from IS NULL"
+            " AND (status = 'ok' OR (status = 'failed' AND cause IN (?, ?, ?))) ORDER BY finished_at, number LIMIT 1",
+            (key, *CACHEABLE),
+        ).fetchone()
+        return None if row is None else _child(row)
+
+    def top(self, count: int) -> list[ChildRow]:
+        """The best `count` distinct architectures by reward; of equal ones the earliest."""
+        found = self._db.execute(
+            "SELECT * FROM children WHERE status = 'ok' GROUP BY key"
+            " HAVING number = min(number) ORDER BY reward DESC, number LIMIT ?",
+            (count,),
+        )
+        return [_child(row) for row in found]
+
+    def batch(self, replica: int, update: int) -> BatchRow | None:
+        """One minibatch."""
+        row = self._db.execute('SELECT * FROM batches WHERE replica = ? AND "update" = ?', (replica, update)).fetchone()
+        return None if row is None else _batch(row)
+
+    def batches(self) -> list[BatchRow]:
+        """All minibatches in the order in which they were planned."""
+        return [_batch(row) for row in self._db.execute('SELECT * FROM batches ORDER BY planned_at, replica, "update"')]
+
+    def events(self) -> list[EventRow]:
+        """Everything that happened to the run, oldest first."""
+        found = self._db.execute("SELECT * FROM events ORDER BY rowid")
+        return [EventRow(row["time"], row["kind"], json.loads(row["detail"])) for row in found]
+
+    def sessions(self) -> list[SessionRow]:
+        """One row per process lifetime, oldest first."""
+        return [SessionRow(**dict(row)) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
+
+    def snapshots(self) -> list[SnapshotRow]:
+        """All snapshots, newest first."""
+        found = self._db.execute("SELECT * FROM snapshots ORDER BY version DESC, created_at DESC")
+        return [SnapshotRow(**dict(row)) for row in found]
+
+    def retrains(self) -> list[RetrainRow]:
+        """All retrainings, by rank and seed."""
+        found = self._db.execute("SELECT * FROM retrains ORDER BY rank, child_id, seed")
+        return [
+            RetrainRow(
+                child_id=row["child_id"],
+                rank=row["rank"],
+                seed=row["seed"],
+                settings=json.loads(row["settings"]),
+                evaluation=None if row["evaluation"] is None else Evaluation.from_json(json.loads(row["evaluation"])),
+                test_metric=row["test_metric"],
+                finished_at=row["finished_at"],
+            )
+            for row in found
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """planned (all), done, ok, failed, cached, and one entry per cause of failure."""
+        row = self._db.execute(
+            "SELECT count(*) AS planned, count(status) AS done, coalesce(sum(status = 'ok'), 0) AS ok,"
+            " coalesce(sum(status = 'failed'), 0) AS failed, count(cached_from) AS cached FROM children"
+        ).fetchone()
+        causes = self._db.execute("SELECT cause, count(*) AS n FROM children WHERE cause IS NOT NULL GROUP BY cause")
+        return {**dict(row), **{cause["cause"]: cause["n"] for cause in causes}}
+
+    def used_numbers(self) -> set[int]:
+        """Numbers of all planned children."""
+        return {row["number"] for row in self._db.execute("SELECT number FROM children")}
+
+    def replicas_with_unapplied(self) -> list[tuple[int, int]]:
+        """(replica, update) of every minibatch whose gradient has not reached the parameter servers."""
+        found = self._db.execute(
+            'SELECT replica, "update" AS u FROM batches WHERE applied_at IS NULL ORDER BY replica, "update"'
+        )
+        return [(row["replica"], row["u"]) for row in found]
+
+    def active_seconds(self) -> float:
+        """Seconds of running, over all sessions."""
+        return float(self._one("SELECT coalesce(sum(active_seconds), 0) FROM sessions"))
+
+    def child_seconds(self) -> float:
+        """Seconds that children were trained, cached answers not counted."""
+        return float(self._one("SELECT coalesce(sum(seconds), 0) FROM children WHERE cached_from IS NULL"))
+
+    def _one(self, query: str) -> Any:
+        return self._db.execute(query).fetchone()[0]
+
+
+def _batch(row: sqlite3.Row) -> BatchRow:
+    return BatchRow(**{**dict(row), "scalars": json.loads(row["scalars"])})
+
+
+def _child(row: sqlite3.Row) -> ChildRow:
+    child = Child(
+        child_id=ChildId(row["replica"], row["update"], row["index"]),
+        number=row["number"],
+        tokens=tuple(json.loads(row["tokens"])),
+        architecture=json.loads(row["architecture"]),
+        key=row["key"],
+        seed=row["seed"],
+    )
+    evaluation = None
+    if row["status"] is not None:
+        evaluation = Evaluation(
+            metric=row["metric"],
+            status=row["status"],
+            cause=row["cause"],
+            message=row["message"],
+            seconds=row["seconds"],
+            parameters=row["parameters"],
+            details=json.loads(row["details"]),
+        )
+    return ChildRow(
+        child=child,
+        log_prob=row["log_prob"],
+        entropy=row["entropy"],
+        planned_at=row["planned_at"],
+        evaluation=evaluation,
+        reward=row["reward"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        worker=row["worker"],
+        attempts=row["attempts"],
+        cached_from=row["cached_from"],
+    )

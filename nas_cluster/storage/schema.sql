@@ -1,0 +1,88 @@
+-- A run's journal. One row of `children` is the commit point of one child.
+CREATE TABLE run (
+  name TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  config TEXT NOT NULL,           -- JSON
+  created_at REAL NOT NULL,
+  epoch INTEGER NOT NULL          -- of the session that may write; every commit checks it
+) STRICT;
+
+CREATE TABLE sessions (
+  epoch INTEGER PRIMARY KEY,
+  host TEXT NOT NULL,
+  pid INTEGER NOT NULL,
+  started_at REAL NOT NULL,
+  active_seconds REAL NOT NULL DEFAULT 0,
+  ended TEXT                      -- done, stopped, interrupted, failed; null when the process was lost
+) STRICT;
+
+CREATE TABLE batches (
+  replica INTEGER NOT NULL,
+  "update" INTEGER NOT NULL,
+  base_version INTEGER NOT NULL,
+  controller_hash TEXT NOT NULL,
+  planned_at REAL NOT NULL,
+  applied_at REAL,                -- null until the parameter servers have taken the gradient
+  staleness INTEGER,
+  outcome TEXT,                   -- applied, down_weighted, dropped
+  scalars TEXT NOT NULL DEFAULT '{}',
+  PRIMARY KEY (replica, "update")
+) STRICT;
+
+CREATE TABLE children (
+  child_id TEXT PRIMARY KEY,
+  replica INTEGER NOT NULL,
+  "update" INTEGER NOT NULL,
+  "index" INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  tokens TEXT NOT NULL,           -- JSON
+  architecture TEXT NOT NULL,     -- JSON
+  key TEXT NOT NULL,              -- canonical key
+  seed INTEGER NOT NULL,
+  log_prob REAL NOT NULL,
+  entropy REAL NOT NULL,
+  planned_at REAL NOT NULL,
+  status TEXT,                    -- ok, failed; null until done
+  cause TEXT,
+  message TEXT,
+  metric REAL,
+  reward REAL,
+  parameters INTEGER,
+  seconds REAL,
+  details TEXT,                   -- JSON
+  started_at REAL,                -- null for an answer from the cache
+  finished_at REAL,
+  worker TEXT,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  cached_from TEXT,
+  epoch INTEGER,                  -- of the session that committed it
+  FOREIGN KEY (replica, "update") REFERENCES batches (replica, "update")
+) STRICT;
+
+CREATE UNIQUE INDEX children_by_batch ON children (replica, "update", "index");
+CREATE INDEX children_by_key ON children (key, status);
+CREATE INDEX children_by_reward ON children (reward);
+
+CREATE TABLE events (
+  time REAL NOT NULL,
+  kind TEXT NOT NULL,
+  detail TEXT NOT NULL            -- JSON
+) STRICT;
+
+CREATE TABLE snapshots (
+  path TEXT PRIMARY KEY,
+  version INTEGER NOT NULL,
+  sha256 TEXT NOT NULL,
+  created_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE retrains (
+  child_id TEXT NOT NULL,
+  rank INTEGER NOT NULL,
+  seed INTEGER NOT NULL,
+  settings TEXT NOT NULL,         -- JSON
+  evaluation TEXT,                -- JSON; null until done
+  test_metric REAL,
+  finished_at REAL,
+  PRIMARY KEY (child_id, seed, settings)
+) STRICT;

@@ -1,0 +1,74 @@
+"""A controller at work in a replica: weights in as one flat vector, a gradient out as one flat vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nas_cluster.core.decisions import DecisionSpec
+from nas_cluster.strategies.base import Gradient, Proposal, State, Vector
+
+if TYPE_CHECKING:
+    from nas_cluster.strategies._policy_gradient import PolicyGradient
+
+__all__ = ["ControllerProposer"]
+
+
+class ControllerProposer:
+    """Holds one network whose parameters and gradients are views of two flat buffers: loading weights is one copy."""
+
+    def __init__(self, strategy: PolicyGradient, spec: DecisionSpec) -> None:
+        self._strategy = strategy
+        self._network = strategy.controller.build(spec, seed=0)
+        parameters = [p for _, p in self._network.named_parameters()]
+        size = sum(p.numel() for p in parameters)
+        self._weights = torch.zeros(size)
+        self._gradient = torch.zeros(size)
+        offset = 0
+        for p in parameters:
+            part = slice(offset, offset + p.numel())
+            p.data = self._weights[part].view(p.shape)
+            p.grad = self._gradient[part].view(p.shape)
+            offset = part.stop
+
+    def propose(self, weights: Vector, state: State, spec: DecisionSpec, count: int, seed: int) -> Proposal:
+        """Sample `count` architectures in one batched unroll."""
+        self._load(weights)
+        sample = self._network.sample(spec, count, torch.Generator().manual_seed(seed))
+        return Proposal(
+            tokens=tuple(tuple(row) for row in sample.tokens_BT.tolist()),
+            log_probs=tuple(sample.log_probs_B.tolist()),
+            entropies=tuple(sample.entropies_B.tolist()),
+        )
+
+    def gradient(
+        self, weights: Vector, state: State, spec: DecisionSpec, proposal: Proposal, rewards: Sequence[float]
+    ) -> Gradient:
+        """Gradient of the strategy's loss at `weights`. Before any earlier reward the minibatch's mean is the baseline:
+        a first baseline of zero would push every first architecture up, whatever its reward."""
+        self._load(weights)
+        self._gradient.zero_()
+        baseline = state["baseline"] if state["baseline"] is not None else math.fsum(rewards) / len(rewards)
+        log_probs_B, entropies_B = self._network.log_prob(spec, torch.tensor(proposal.tokens))
+        rewards_B = torch.tensor(rewards, dtype=log_probs_B.dtype)
+        loss = self._strategy.loss(log_probs_B, entropies_B, rewards_B, baseline)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(torch.linalg.vector_norm(self._gradient))
+        clip = self._strategy.gradient_clip
+        if clip is not None and norm > clip:
+            self._gradient.mul_(clip / norm)
+        scalars = {
+            "loss": float(loss.detach()),
+            "entropy": float(entropies_B.detach().mean()),
+            "baseline": float(baseline),
+            "mean_reward": math.fsum(rewards) / len(rewards),
+            "gradient_norm": norm,
+        }
+        return Gradient(self._gradient.numpy().copy(), scalars)
+
+    def _load(self, weights: Vector) -> None:
+        self._weights.copy_(torch.from_numpy(np.ascontiguousarray(weights)))

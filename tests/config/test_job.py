@@ -1,0 +1,188 @@
+"""A job's config: what is read, what is refused, and in which words."""
+
+import json
+
+import pytest
+
+from nas_cluster.config import JobConfig
+from nas_cluster.config.schema import job_schema
+from nas_cluster.core.errors import ConfigError
+
+GOOD = """
+name: demo
+seed: 3
+mode: asynchronous
+space: {kind: layerwise_cnn, layers: 3}
+strategy: {kind: reinforce, learning_rate: 1e-3}
+estimator: simulated
+topology: {parameter_shards: 2, controller_replicas: 2, children_per_replica: 2, resources: {CPU: 1}}
+budget: {max_children: 10}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="job.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_config_is_one_frozen_object(write):
+    config = JobConfig.load(write(GOOD))
+    assert config.strategy.learning_rate == 0.001
+    assert config.dataset.kind == "digits"
+    with pytest.raises(Exception, match="frozen"):
+        config.seed = 4
+
+
+def test_plain_data_round_trip(write):
+    config = JobConfig.load(write(GOOD))
+    again = JobConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.identity == config.identity
+
+
+def test_overrides(write):
+    config = JobConfig.load(write(GOOD), ["topology.slots=7", "space.filters=[8, 16]", "estimator.kind=simulated", "seed=5"])
+    assert (config.topology.slots, list(config.space.filters), config.seed) == (7, [8, 16], 5)
+
+
+def test_a_component_of_somebody_else(write, tmp_path, monkeypatch):
+    (tmp_path / "their_space.py").write_text(
+        "from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN\n"
+        "class Mine(LayerwiseCNN):\n    extra: int = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = JobConfig.load(write(GOOD), ["space={kind: 'their_space:Mine', extra: 4}"])
+    assert (config.space.kind, config.space.extra) == ("their_space:Mine", 4)
+    assert JobConfig.from_dict(config.to_dict()) == config
+
+
+WRONG = {
+    # overrides on the good config -> what the one line must say
+    "nmae=x": ["nmae", "'name'"],
+    "topology.parameter_shard=2": ["topology.parameter_shard", "'parameter_shards'"],
+    "topology.resources.cpu=1": ["topology.resources.cpu", "'CPU'"],
+    "budget.max_childs=2": ["'max_children'"],
+    "strategy.learning_rat=2": ["strategy.learning_rat", "'learning_rate'"],
+    "strategy.kind=reinforec": ["strategy.kind", "'reinforce'"],
+    "space.kind=layerwise_cn": ["'layerwise_cnn'"],
+    "space=null": ["space"],
+    "estimator.kind=simulate": ["'simulated'"],
+    "dataset=digit": ["'digits'"],
+    "strategy.controller={kind: lstn}": ["strategy.controller", "'lstm'"],
+    "strategy.controller={kind: lstm, hiden_size: 3}": ["hiden_size", "'hidden_size'"],
+    "space.kind=os.path:join": ["os.path", "join"],
+    "space.kind=no_such_module:X": ["no_such_module"],
+    "space.kind=nas_cluster.spaces.layerwise_cnn:LayerwiseCN": ["'LayerwiseCNN'"],
+    "mode=synchron": ["mode", "synchronous"],
+    "seed=-1": ["seed", "greater than or equal to 0", "-1"],
+    "seed=1.5": ["seed", "1.5"],
+    "name=../escape": ["name"],
+    "name=''": ["name"],
+    "topology.parameter_shards=0": ["topology.parameter_shards", "0"],
+    "topology.controller_replicas=two": ["topology.controller_replicas", "'two'"],
+    "topology.resources.GPU=0.15": ["1/7"],
+    "topology.resources.GPU=1.5": ["whole number", "2"],
+    "topology.resources={CPU: 0, GPU: 0}": ["some CPU or GPU"],
+    "topology.stale_gradients=drp": ["topology.stale_gradients", "'drop'"],
+    "topology.max_staleness=0": ["max_staleness 0", "at least 1"],
+    "topology=3": ["topology"],
+    "budget={}": ["max_children"],
+    "budget.max_children=0": ["budget.max_children"],
+    "budget.max_hours=-2": ["budget.max_hours"],
+    "budget.max_hours=.inf": ["budget.max_hours", "finite"],
+    "budget.max_gpu_hours=4": ["never used up"],
+    "failures.time_limit=0": ["failures.time_limit"],
+    "mode=synchronous topology.accumulate=10": ["topology.accumulate", "asynchronous"],
+    "mode=synchronous topology.max_staleness=3": ["topology.max_staleness"],
+    "cache=perhaps": ["cache", "perhaps"],
+    "space.layers=0": ["space.layers"],
+    "space.filters=[]": ["space.filters"],
+    "strategy.baseline_decay=1.5": ["strategy.baseline_decay"],
+    "storage_path=3": ["storage_path"],
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_a_wrong_value_gives_one_clear_line(write, overrides):
+    path = write(GOOD)
+    words = [overrides] if "{" in overrides else overrides.split(" ")
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.load(path, words)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("job.yaml: ")
+    for part in WRONG[overrides]:
+        assert part in lines[0], lines[0]
+
+
+def test_every_mistake_is_named_at_once(write):
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.load(write(GOOD), ["seed=-1", "strategy.kind=nothing", "space.layer=3", "budget.max_children=0"])
+    assert len(str(caught.value).splitlines()) == 4
+
+
+FILES = {
+    "duplicate": ("name: a\nname: b\n", ["job.yaml:2", "duplicate"]),
+    "a list": ("- 1\n- 2\n", ["mapping"]),
+    "empty": ("", ["mapping"]),
+    "broken": ("name: [1, 2\nseed: 3\n", ["job.yaml:"]),
+    "tabs": ("name:\n\t- a\n", ["job.yaml:2"]),
+    "a tag": ("name: !!python/object:os.system x\n", ["job.yaml"]),
+    "numbers as keys": ("1: a\n", ["key 1"]),
+    "too deep": ("a: " + "[" * 40 + "]" * 40 + "\n", ["nested"]),
+    "alias bomb": (
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{c}: &{c} [{', '.join(['*' + p] * 10)}]\n" for p, c in zip("abcde", "bcdef", strict=True)),
+        ["nested or aliased"],
+    ),
+    "itself": ("a: &a [*a]\n", ["nested or aliased"]),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_damaged_file_gives_one_clear_line(write, case):
+    text, parts = FILES[case]
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.load(write(text))
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_file_names_the_nearest(write, tmp_path):
+    write(GOOD, "quickstart.yaml")
+    with pytest.raises(ConfigError, match=r"quikstart.yaml: no such file; did you mean 'quickstart.yaml'"):
+        JobConfig.load(tmp_path / "quikstart.yaml")
+    with pytest.raises(ConfigError, match="is a directory"):
+        JobConfig.load(tmp_path)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "a..b=3", "seed.deeper=3", "seed=[1"])
+def test_wrong_overrides(write, override):
+    with pytest.raises(ConfigError, match="override"):
+        JobConfig.load(write(GOOD), [override])
+
+
+def test_a_run_continues_only_as_the_same_search(write):
+    recorded = JobConfig.load(write(GOOD))
+    JobConfig.load(write(GOOD), ["budget.max_children=99", "topology.slots=3"]).check_continues(recorded)
+    with pytest.raises(ConfigError, match="seed: the run has 3, the config says 4"):
+        JobConfig.load(write(GOOD), ["seed=4"]).check_continues(recorded)
+    synchronous = JobConfig.load(write(GOOD), ["mode=synchronous"])
+    wider = JobConfig.load(write(GOOD), ["mode=synchronous", "topology.controller_replicas=3"])
+    with pytest.raises(ConfigError, match="would change the rounds"):
+        wider.check_continues(synchronous)
+
+
+def test_the_schema_knows_every_kind_and_option():
+    schema = job_schema()
+    text = json.dumps(schema)
+    for word in ("layerwise_cnn", "reinforce", "simulated", "digits", "parameter_shards", "max_children"):
+        assert f'"{word}"' in text
+    assert schema["additionalProperties"] is False
