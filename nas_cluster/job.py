@@ -77,7 +77,7 @@ def prepare(config: JobConfig) -> Path:
     """
     if config.estimator.uses_data:
         config.space.check(resident(config.dataset).task)
-    directory = run_directory(config.storage_path, config.name)
+    directory = run_directory(config.storage_path, config.name).absolute()  # actors have another working directory
     if not (directory / JOURNAL).exists():
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: is not empty and holds no run; choose another name or storage_path")

@@ -43,7 +43,7 @@ def retrain(
     overrides: of that estimator (`retrain.epochs=50`). Returns the rows of exactly these settings, best rank first.
     Raises RunError when the run has no scored child, RunStopped on a signal (what is done stays done).
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()
     record = RunRecord.open(directory)
     data = dict(record.config)
     if data.get("retrain") is None:

@@ -302,7 +302,7 @@ class Coordinator:
 
     def _with_result(self, row: ChildRow, scored: Scored) -> ChildRow:
         metric = scored.evaluation.metric
-        reward = self._config.failures.reward if metric is None else self._config.estimator.reward(metric)
+        reward = self._config.failures.reward if metric is None else self._config.estimator.reward_of(metric)
         return replace(
             row,
             evaluation=scored.evaluation,

@@ -35,13 +35,17 @@ _INLINE_BYTES = 1 << 20
 
 
 class Host:
-    """An actor that carries plain objects, made in it by the given factories."""
+    """An actor that carries plain objects. They are made by the first call, so that a part that cannot be made
+    raises its own error there and not the actor's death."""
 
     def __init__(self, factories: Sequence[Callable[[], Any]]) -> None:
-        self._parts = [factory() for factory in factories]
+        self._factories = factories
+        self._parts: list[Any] = []
 
     async def call(self, part: int, method: str, *arguments: Any) -> Any:
         """Call a method of one part."""
+        if not self._parts:
+            self._parts = [factory() for factory in self._factories]
         result = getattr(self._parts[part], method)(*arguments)
         return await result if inspect.isawaitable(result) else result
 

@@ -49,7 +49,7 @@ class JobConfig(Options):
     failures: Failures = Failures()
     cache: bool = True
     """Answer an architecture whose canonical key was scored before, instead of training it again."""
-    retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain")] = None
+    retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain", optional=True)] = None
     """Estimator of `retrain`; null: the search's own."""
     storage_path: str = "runs"
     """Where run directories are made: a local folder, or an fsspec URL to which the run is mirrored."""
@@ -75,20 +75,21 @@ class JobConfig(Options):
         mistakes: list[str] = []
         broken: set[str] = set()
         for name, base in _COMPONENTS.items():
-            if sections.get(name) is None:
+            if name not in sections or (name == "retrain" and sections[name] is None):
                 continue
             try:
                 sections[name] = build_component(base, sections[name], where=name)
             except ConfigError as error:
                 broken.add(name)
                 mistakes += str(error).splitlines()
-                sections[name] = None
+                del sections[name]
         try:
             config = cls.model_validate(sections)
         except ValidationError as error:
             mistakes += [line for line in explain(error, cls) if line.partition(":")[0] not in broken]
         else:
-            mistakes += config._contradictions()
+            if not mistakes:
+                mistakes = config._contradictions()
             if not mistakes:
                 return config
         raise ConfigError("\n".join(f"{source}: {line}" for line in mistakes))

@@ -124,10 +124,10 @@ def build_component(base: type[C], data: Any, *, where: str) -> C:
         raise ConfigError("\n".join(explain(error, cls, where))) from error
 
 
-def component_field(base: type[Component], where: str) -> tuple[Any, ...]:
+def component_field(base: type[Component], where: str, *, optional: bool = False) -> tuple[Any, ...]:
     """Annotations of a pydantic field that holds a component: `Annotated[Strategy, *component_field(Strategy, ...)]`."""
     return (
-        PlainValidator(lambda data: None if data is None else build_component(base, data, where=where)),
+        PlainValidator(lambda data: None if optional and data is None else build_component(base, data, where=where)),
         PlainSerializer(lambda part: None if part is None else part.model_dump(mode="json")),
         WithJsonSchema({"type": "object", "properties": {"kind": {"type": "string"}}}),
     )

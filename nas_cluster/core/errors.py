@@ -95,5 +95,6 @@ def nearest(word: str, choices: Iterable[str], *, what: str = "value") -> str:
     known = sorted(choices)
     plural = what[:-1] + "ies" if what.endswith("gy") else what + "s"
     listing = f"({plural}: {', '.join(known)})"
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}? {listing}" if close else f"known {listing[1:-1]}"
+    folded = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.5)
+    return f"did you mean {folded[close[0]]!r}? {listing}" if close else f"known {listing[1:-1]}"

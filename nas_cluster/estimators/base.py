@@ -66,12 +66,16 @@ class Estimator(Component, ABC):
         """Called once in each worker process; everything slow and shared belongs here."""
 
     @abstractmethod
-    def reward(self, metric: float) -> float:
+    def reward_of(self, metric: float) -> float:
         """The reward of a successful child."""
 
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """Reasons, one line each, why this estimator cannot score children of `space`."""
         return []
+
+    def image_passes(self, images: int) -> float:
+        """Forward passes of one image that scoring a child costs with `images` training images, for estimates."""
+        return 0.0
 
     def settings_key(self) -> str:
         """Equal keys mean equal scores for equal architectures: what the cache is keyed by."""

@@ -68,7 +68,7 @@ class Simulated(Estimator):
         spec = context.space.decisions()
         return _Isolated(self, spec) if self.isolated else _Shared(self, spec)
 
-    def reward(self, metric: float) -> float:
+    def reward_of(self, metric: float) -> float:
         """The metric itself."""
         return metric
 

@@ -1,0 +1,1 @@
+"""Training of one child, written for throughput: see README.md in this folder."""

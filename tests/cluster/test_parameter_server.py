@@ -49,7 +49,11 @@ def test_slices_partition_the_vector_exactly(size, shards):
 
 
 def test_layout_round_trip():
-    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32(7).reshape(()), "c": np.ones(4, np.float32)}
+    tensors = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b": np.float32(7).reshape(()),
+        "c": np.ones(4, np.float32),
+    }
     layout = Layout.of(tensors)
     assert layout.size == 11
     back = Layout.from_json(layout.to_json()).unflatten(layout.flatten(tensors))
@@ -89,9 +93,7 @@ def test_the_number_of_shards_does_not_change_a_bit():
     async def search(shards):
         weights = np.random.default_rng(9).normal(size=23).astype(np.float32)
         parts = shard_slices(23, shards)
-        servers = [
-            await make_shard(synchronous=True, controller_replicas=2, weights=weights[part]) for part in parts
-        ]
+        servers = [await make_shard(synchronous=True, controller_replicas=2, weights=weights[part]) for part in parts]
         for update in range(5):
             for server, part in zip(servers, parts, strict=True):
                 await asyncio.gather(

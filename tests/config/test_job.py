@@ -46,14 +46,15 @@ def test_plain_data_round_trip(write):
 
 
 def test_overrides(write):
-    config = JobConfig.load(write(GOOD), ["topology.slots=7", "space.filters=[8, 16]", "estimator.kind=simulated", "seed=5"])
+    config = JobConfig.load(
+        write(GOOD), ["topology.slots=7", "space.filters=[8, 16]", "estimator.kind=simulated", "seed=5"]
+    )
     assert (config.topology.slots, list(config.space.filters), config.seed) == (7, [8, 16], 5)
 
 
 def test_a_component_of_somebody_else(write, tmp_path, monkeypatch):
     (tmp_path / "their_space.py").write_text(
-        "from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN\n"
-        "class Mine(LayerwiseCNN):\n    extra: int = 3\n"
+        "from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN\nclass Mine(LayerwiseCNN):\n    extra: int = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = JobConfig.load(write(GOOD), ["space={kind: 'their_space:Mine', extra: 4}"])

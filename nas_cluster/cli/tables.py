@@ -1,0 +1,136 @@
+"""What `top`, `status` and `plan` say, as text for people and as plain data for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas_cluster.cli.progress import duration
+from nas_cluster.core.component import build_component
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.spaces import SearchSpace
+from nas_cluster.storage.record import RunRecord
+from nas_cluster.storage.rows import ChildRow
+
+__all__ = ["plan_text", "status_json", "status_text", "top_json", "top_text"]
+
+
+def top_json(record: RunRecord, count: int) -> list[dict[str, Any]]:
+    """The best distinct architectures, best first."""
+    return [_child_json(rank, row) for rank, row in enumerate(record.top(count), start=1)]
+
+
+def top_text(record: RunRecord, count: int) -> str:
+    """The same as a table."""
+    space = _space(record)
+    rows = []
+    for rank, row in enumerate(record.top(count), start=1):
+        assert row.evaluation is not None
+        e = row.evaluation
+        summary = space.summary(space.parse(row.child.architecture)) if space else row.child.key
+        size = "-" if e.parameters is None else f"{e.parameters:,}"
+        metric = "-" if e.metric is None else f"{e.metric:.4f}"
+        rows.append(
+            [str(rank), metric, f"{row.reward:.4f}", size, f"{e.seconds:.1f}", str(row.child.child_id), summary]
+        )
+    if not rows:
+        return "no child has been scored yet\n"
+    return _table(["rank", "metric", "reward", "parameters", "seconds", "child", "architecture"], rows, left=2)
+
+
+def status_json(record: RunRecord) -> dict[str, Any]:
+    """How a run stands."""
+    sessions = record.sessions()
+    best = record.top(1)
+    events = record.events()
+    last = sessions[-1] if sessions else None
+    state = "planned" if last is None else (last.ended or "running or lost")
+    return {
+        "name": record.name,
+        "run_id": record.run_id,
+        "state": state,
+        "resumable": state != "done",
+        "children": record.counts(),
+        "max_children": record.config["budget"]["max_children"],
+        "active_seconds": record.active_seconds(),
+        "sessions": len(sessions),
+        "best": _child_json(1, best[0]) if best else None,
+        "last_event": {"kind": events[-1].kind, **events[-1].detail} if events else None,
+    }
+
+
+def status_text(record: RunRecord) -> str:
+    """The same for people."""
+    data = status_json(record)
+    counts = data["children"]
+    known = ("planned", "done", "ok", "failed", "cached")
+    causes = ", ".join(f"{name} {n}" for name, n in counts.items() if name not in known)
+    most = "" if data["max_children"] is None else f" of {data['max_children']}"
+    lines = [
+        ("run", f"{data['name']} ({record.directory})"),
+        ("state", data["state"] + (f" · continue: nas-cluster resume {record.directory}" if data["resumable"] else "")),
+        ("children", f"{counts['done']}{most} done, {counts['failed']} failed, {counts['cached']} from the cache"),
+        ("time", f"{duration(data['active_seconds'])} in {data['sessions']} session(s)"),
+    ]
+    if causes:
+        lines.append(("failures", causes))
+    if data["best"]:
+        best = data["best"]
+        lines.append(("best", f"reward {best['reward']:.4f}, metric {best['metric']:.4f}, child {best['child_id']}"))
+    if data["last_event"]:
+        lines.append(("last event", data["last_event"]["kind"]))
+    return "".join(f"{name:<11} {value}\n" for name, value in lines)
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """A plan (`nas_cluster.plan`) for people."""
+    lines = []
+    for section, content in plan.items():
+        if isinstance(content, Mapping):
+            lines.append(f"{section}")
+            lines += [f"  {name.replace('_', ' '):<28} {_value(value)}" for name, value in content.items()]
+        elif section == "first_children":
+            lines.append("first children")
+            lines += [f"  {child['summary']} · {_value(child['parameters'])} parameters" for child in content]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _child_json(rank: int, row: ChildRow) -> dict[str, Any]:
+    assert row.evaluation is not None
+    return {
+        "rank": rank,
+        "child_id": str(row.child.child_id),
+        "reward": row.reward,
+        "metric": row.evaluation.metric,
+        "parameters": row.evaluation.parameters,
+        "seconds": row.evaluation.seconds,
+        "key": row.child.key,
+        "architecture": row.child.architecture,
+    }
+
+
+def _space(record: RunRecord) -> SearchSpace[Any] | None:
+    """The run's space, or None when its code is not here: looking at a run must not need it."""
+    try:
+        return build_component(SearchSpace, record.config["space"], where="space")  # type: ignore[type-abstract]
+    except ConfigError:
+        return None
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """Columns aligned to the right, the last `left` to the left."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [
+            cell.ljust(width) if i >= len(head) - left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"

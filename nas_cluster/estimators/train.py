@@ -1,0 +1,104 @@
+"""Train from scratch: the estimator of NAS-RL and NASNet."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from nas_cluster.core.errors import ChildTooLarge
+from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
+from nas_cluster.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Train"]
+
+_LAST_EPOCHS = 5
+
+
+class Train(TrainingSettings, Estimator):
+    """Each child is trained for its budget; its metric is accuracy on images held out of the training set."""
+
+    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Held-out training images: a count, or a share."""
+    metric: Literal["last", "best", "max_of_last_5"] = "last"
+    """Which epoch's validation accuracy counts; max_of_last_5 is Zoph & Le 2017's."""
+    reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
+
+    def open(self, context: WorkerContext) -> Evaluator:
+        """Load the dataset and start the device, once per worker."""
+        return _Trainer(self, context)
+
+    def reward_of(self, metric: float) -> float:
+        """The accuracy, or its cube (Zoph & Le 2017, section 4.1)."""
+        return metric**3 if self.reward == "accuracy_cubed" else metric
+
+    def image_passes(self, images: int) -> float:
+        """Forward passes of one image that a child costs; a backward pass counts as two."""
+        held_out = self.validation * images if isinstance(self.validation, float) else self.validation
+        return self.epochs * (3 * (images - held_out) + held_out)
+
+    def score(self, accuracies: list[float]) -> float:
+        """The metric of a child whose validation accuracy per epoch is given."""
+        if self.metric == "last":
+            return accuracies[-1]
+        return max(accuracies if self.metric == "best" else accuracies[-_LAST_EPOCHS:])
+
+
+class _Trainer:
+    """The warm part: images on the device, libraries loaded, one tiny training done."""
+
+    def __init__(self, settings: Train, context: WorkerContext) -> None:
+        import torch
+
+        from nas_cluster.datasets.cache import resident
+        from nas_cluster.datasets.split import train_validation_split
+        from nas_cluster.training.images import ImageStore
+
+        torch.backends.cudnn.benchmark = context.device == "cuda"
+        self._settings = settings
+        self._context = context
+        data = resident(context.dataset)
+        training, validation = train_validation_split(data.y_train, settings.validation, context.seed)
+        self._store = ImageStore(data, training, validation, settings, context.device)
+
+    def evaluate(self, child: Child) -> Evaluation:
+        """Build, train and score one child."""
+        import torch
+
+        from nas_cluster.training.image_classifier import evaluate, train_image_classifier
+
+        started = time.perf_counter()
+        most = self._context.max_parameters
+        if most is not None:
+            with torch.device("meta"):
+                parameters = _count(self._build(child))
+            if parameters > most:
+                raise ChildTooLarge(f"{parameters:,} parameters, {most:,} allowed")
+        torch.manual_seed(child.seed)
+        model = self._build(child)
+        result = train_image_classifier(model, self._store, self._store.plan(child.seed), self._settings)
+        details = result.details()
+        if self._context.test:
+            dtype = getattr(torch, result.precision)
+            details["test_accuracy"] = evaluate(
+                model, self._store.evaluation_batches("test", 500, torch.float32), dtype
+            )
+        return Evaluation(
+            metric=self._settings.score(result.accuracies),
+            seconds=time.perf_counter() - started,
+            parameters=_count(model),
+            details=details,
+        )
+
+    def _build(self, child: Child) -> nn.Module:
+        space = self._context.space.at(child.number)
+        return space.build_child(space.parse(child.architecture), self._store.task)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,133 @@
+"""The dataset as tensors on a device, and batches out of it as a few whole-batch operations.
+
+Shapes: N images, B of a batch, H W height and width, C channels. Stored uint8 NHWC; a batch comes out as float NCHW in
+channels_last memory, which is the same bytes in the same order, so no transposition is ever done.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from nas_cluster.core.task import ImageTask
+from nas_cluster.datasets.base import ImageArrays
+from nas_cluster.training.plan import IndexPlan
+from nas_cluster.training.settings import TrainingSettings
+
+__all__ = ["ImageStore"]
+
+Indices = NDArray[np.int64]
+_RESIZE_CHUNK = 2048
+
+
+class ImageStore:
+    """All images of a dataset for one worker process, resized once, normalised by the training split."""
+
+    def __init__(
+        self, data: ImageArrays, training: Indices, validation: Indices, settings: TrainingSettings, device: str
+    ) -> None:
+        self._settings = settings
+        self.device = torch.device(device)
+        size = (settings.input_size,) * 2 if settings.input_size else data.x_train.shape[1:3]
+        self.size: tuple[int, int] = (int(size[0]), int(size[1]))
+        self.training, self.validation = training, validation
+        self.task = ImageTask(*self.size, channels=data.x_train.shape[3], classes=data.classes)
+        enlarged = (settings.upsample,) * 2 if settings.upsample else self.size
+        self._padding = 0 if settings.upsample else settings.crop_padding
+        self.offsets = tuple(big + 2 * self._padding - n + 1 for big, n in zip(enlarged, self.size, strict=True))
+        self._train = self._load(data.x_train, enlarged)
+        self._train_labels = self._load(data.y_train)
+        self._test_arrays = (data.x_test, data.y_test, enlarged)
+        mean, std = _channel_statistics(data.x_train, training)
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device)
+        self._factor = torch.tensor(1 / std, dtype=torch.float32, device=self.device)
+
+    def _load(self, array: NDArray[np.generic], size: tuple[int, int] | None = None) -> Tensor:
+        """To the device. On the CPU the tensor shares the memory-mapped file with all other workers."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            tensor = torch.from_numpy(np.asarray(array))
+        if size is not None and tuple(tensor.shape[1:3]) != tuple(size):
+            tensor = torch.cat([_resize(part, size) for part in tensor.split(_RESIZE_CHUNK)])
+        return tensor.to(self.device)
+
+    def plan(self, seed: int) -> IndexPlan:
+        """The index plan of one child."""
+        settings = self._settings
+        return IndexPlan(
+            seed, self.training, settings.batch_size, (self.offsets[0], self.offsets[1]), self.size, settings.flip
+        )
+
+    def training_batch(self, rows_6B: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B) of one step of a plan (`EpochPlan.stacked()[step]`)."""
+        index_B, top_B, left_B, mirror_B, cut_y_B, cut_x_B = rows_6B.unbind(0)
+        x_BHWC = self._crop(self._train.index_select(0, index_B), top_B, left_B)
+        if self._settings.flip:
+            x_BHWC = torch.where(mirror_B.bool()[:, None, None, None], x_BHWC.flip(2), x_BHWC)
+        x_BHWC = self._normalise(x_BHWC)
+        if self._settings.cutout:
+            x_BHWC = x_BHWC * self._cutout_mask(cut_y_B, cut_x_B)
+        return x_BHWC.to(dtype).permute(0, 3, 1, 2), self._train_labels.index_select(0, index_B)
+
+    def evaluation_batches(self, part: str, batch_size: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """The `validation` or `test` images in order, not augmented: the centre of the stored image."""
+        if part == "validation":
+            index = torch.from_numpy(self.validation).to(self.device)
+            images, labels = self._train.index_select(0, index), self._train_labels.index_select(0, index)
+        else:
+            x_test, y_test, enlarged = self._test_arrays
+            images, labels = self._load(x_test, enlarged), self._load(y_test)
+        top, left = ((big - n) // 2 for big, n in zip(images.shape[1:3], self.size, strict=True))
+        images = images[:, top : top + self.size[0], left : left + self.size[1]]
+        return [
+            (self._normalise(x).to(dtype).permute(0, 3, 1, 2), y)
+            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        ]
+
+    def _crop(self, x_BHWC: Tensor, top_B: Tensor, left_B: Tensor) -> Tensor:
+        """One window of the padded images each, as one gather of whole rows."""
+        if self.offsets == (1, 1):
+            return x_BHWC
+        p = self._padding
+        if p:
+            x_BHWC = F.pad(x_BHWC, (0, 0, p, p, p, p))
+        B, _, width, C = x_BHWC.shape
+        H, W = self.size
+        windows = x_BHWC.reshape(B, -1, width * C).unfold(1, H, 1).unfold(2, W * C, C)  # (B, tops, lefts, H, W*C)
+        return windows[torch.arange(B, device=x_BHWC.device), top_B, left_B].view(B, H, W, C)
+
+    def _normalise(self, x_BHWC: Tensor) -> Tensor:
+        return x_BHWC.to(torch.float32).sub_(self._mean).mul_(self._factor)
+
+    def _cutout_mask(self, cut_y_B: Tensor, cut_x_B: Tensor) -> Tensor:
+        """0 inside a square around the centre, 1 outside; (B, H, W, 1)."""
+        side = self._settings.cutout
+        (H, W), low = self.size, side // 2
+        y_BH = torch.arange(H, device=self.device) - cut_y_B[:, None]
+        x_BW = torch.arange(W, device=self.device) - cut_x_B[:, None]
+        inside_BH, inside_BW = ((d >= -low) & (d < side - low) for d in (y_BH, x_BW))
+        return (~(inside_BH[:, :, None] & inside_BW[:, None, :])).to(torch.float32)[..., None]
+
+
+def _resize(x_NHWC: Tensor, size: tuple[int, int]) -> Tensor:
+    x_NCHW = x_NHWC.permute(0, 3, 1, 2).to(torch.float32)
+    x_NCHW = F.interpolate(x_NCHW, size, mode="bilinear", antialias=True, align_corners=False)
+    return x_NCHW.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _channel_statistics(x_NHWC: NDArray[np.uint8], indices: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation per channel of the images in `indices`, exactly, from 256-bin histograms."""
+    values = np.arange(256, dtype=np.float64)
+    counts = np.zeros((x_NHWC.shape[3], 256), np.int64)
+    for part in np.array_split(indices, max(1, len(indices) // _RESIZE_CHUNK)):
+        for channel, histogram in enumerate(counts):
+            histogram += np.bincount(x_NHWC[part, ..., channel].ravel(), minlength=256)
+    total = counts.sum(1)
+    mean = counts @ values / total
+    variance = counts @ values**2 / total - mean**2
+    return mean, np.sqrt(np.maximum(variance, 1e-6))
