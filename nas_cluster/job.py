@@ -18,7 +18,7 @@ from nas_cluster.cluster.wiring import Wiring, make_wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
-from nas_cluster.datasets.cache import resident
+from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import CONFIG, JOURNAL, run_directory
 from nas_cluster.storage.record import RunRecord

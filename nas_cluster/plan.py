@@ -12,7 +12,7 @@ from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
 from nas_cluster.core.seeds import derive
 from nas_cluster.core.task import Task
-from nas_cluster.datasets.cache import resident
+from nas_cluster.datasets import resident
 
 __all__ = ["make_plan"]
 

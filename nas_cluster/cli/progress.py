@@ -84,7 +84,8 @@ def line(p: Progress) -> str:
     left = "" if p.seconds_left is None else f", {duration(p.seconds_left)} left"
     return (
         f"{_of(p.children_done, p.max_children)} children done, {p.children_running} running, "
-        f"{p.children_failed} failed, {p.children_cached} cached; reward best {_number(p.best_reward)} mean {_number(p.mean_reward)}; "
+        f"{p.children_failed} failed, {p.children_cached} cached; "
+        f"reward best {_number(p.best_reward)} mean {_number(p.mean_reward)}; "
         f"entropy {_number(p.entropy, 2)}, {p.updates} updates, staleness {p.mean_staleness:.1f}; "
         f"{duration(p.active_seconds)}{left}"
     )

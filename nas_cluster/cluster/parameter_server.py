@@ -19,8 +19,7 @@ import numpy as np
 from nas_cluster.cluster.messages import Pulled, Push, Receipt, ShardEmpty, ShardState
 from nas_cluster.config import Topology
 from nas_cluster.core.errors import RunStopped
-from nas_cluster.strategies import Strategy
-from nas_cluster.strategies.adam import AdamState
+from nas_cluster.strategies import AdamState, Strategy
 from nas_cluster.strategies.base import State, Vector
 
 __all__ = ["ParameterServer", "fresh_state"]

@@ -125,7 +125,7 @@ def build_component(base: type[C], data: Any, *, where: str) -> C:
 
 
 def component_field(base: type[Component], where: str, *, optional: bool = False) -> tuple[Any, ...]:
-    """Annotations of a pydantic field that holds a component: `Annotated[Strategy, *component_field(Strategy, ...)]`."""
+    """Annotations of a field that holds a component: `Annotated[Strategy, *component_field(Strategy, "strategy")]`."""
     return (
         PlainValidator(lambda data: None if optional and data is None else build_component(base, data, where=where)),
         PlainSerializer(lambda part: None if part is None else part.model_dump(mode="json")),

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real images that ship inside a wheel, so that everything runs without a download."""
+"""scikit-learn's handwritten digits: real images that ship inside a wheel, so everything runs without a download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas_cluster.datasets.base import Dataset, ImageArrays
 __all__ = ["Digits"]
 
 _TEST_SHARE = 5
-"""Every fifth image of each class, in a fixed random order, is a test image: 1,437 for training and 360 for the test."""
+"""Every fifth image of each class, in a fixed random order, is a test image."""
 
 
 class Digits(Dataset):

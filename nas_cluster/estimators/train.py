@@ -55,8 +55,7 @@ class _Trainer:
     def __init__(self, settings: Train, context: WorkerContext) -> None:
         import torch
 
-        from nas_cluster.datasets.cache import resident
-        from nas_cluster.datasets.split import train_validation_split
+        from nas_cluster.datasets import resident, train_validation_split
         from nas_cluster.training.images import ImageStore
 
         torch.backends.cudnn.benchmark = context.device == "cuda"
@@ -85,9 +84,7 @@ class _Trainer:
         details = result.details()
         if self._context.test:
             dtype = getattr(torch, result.precision)
-            details["test_accuracy"] = evaluate(
-                model, self._store.evaluation_batches("test", 500, torch.float32), dtype
-            )
+            details["test_accuracy"] = evaluate(model, self._store.evaluation_batches("test", torch.float32), dtype)
         return Evaluation(
             metric=self._settings.score(result.accuracies),
             seconds=time.perf_counter() - started,

@@ -13,7 +13,7 @@ from pydantic import Field
 from nas_cluster.controllers import Controller
 from nas_cluster.core.component import component_field
 from nas_cluster.core.decisions import DecisionSpec, Tokens
-from nas_cluster.strategies.adam import Adam
+from nas_cluster.strategies._adam import Adam
 from nas_cluster.strategies.base import Proposer, State, Strategy
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nas_cluster.core.component import Component
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.spaces import SearchSpace
-from nas_cluster.strategies.adam import Adam
+from nas_cluster.strategies._adam import Adam
 
 __all__ = ["Gradient", "Proposal", "Proposer", "State", "Strategy", "Vector"]
 

@@ -19,7 +19,6 @@ from nas_cluster.training.settings import TrainingSettings
 
 __all__ = ["TrainingResult", "evaluate", "train_image_classifier"]
 
-_EVALUATION_BATCH = 500
 _WARM_UP_STEPS = 3
 """Eager steps before a CUDA graph is captured: they let libraries choose their algorithms. They are real steps."""
 
@@ -56,11 +55,11 @@ def train_image_classifier(
     Raises Diverged when an epoch's loss is not finite.
     """
     device = store.device
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     dtype, reason = choose_precision(settings, model, device.type)
     result = TrainingResult(precision=str(dtype).removeprefix("torch."), precision_reason=reason)
     training = _Training(model, store, settings, dtype)
-    validation = store.evaluation_batches("validation", _EVALUATION_BATCH, torch.float32)
+    validation = store.evaluation_batches("validation", torch.float32)
     started = time.perf_counter()
     for epoch in range(settings.epochs):
         model.train()

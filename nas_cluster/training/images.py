@@ -22,6 +22,7 @@ from nas_cluster.training.settings import TrainingSettings
 __all__ = ["ImageStore"]
 
 Indices = NDArray[np.int64]
+_EVALUATION_BATCH = 500
 _RESIZE_CHUNK = 2048
 
 
@@ -53,7 +54,7 @@ class ImageStore:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             tensor = torch.from_numpy(np.asarray(array))
         if size is not None and tuple(tensor.shape[1:3]) != tuple(size):
-            tensor = torch.cat([_resize(part, size) for part in tensor.split(_RESIZE_CHUNK)])
+            tensor = torch.cat([_resize(part, size) for part in _chunks(tensor, _RESIZE_CHUNK)])
         return tensor.to(self.device)
 
     def plan(self, seed: int) -> IndexPlan:
@@ -74,7 +75,7 @@ class ImageStore:
             x_BHWC = x_BHWC * self._cutout_mask(cut_y_B, cut_x_B)
         return x_BHWC.to(dtype).permute(0, 3, 1, 2), self._train_labels.index_select(0, index_B)
 
-    def evaluation_batches(self, part: str, batch_size: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    def evaluation_batches(self, part: str, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
         """The `validation` or `test` images in order, not augmented: the centre of the stored image."""
         if part == "validation":
             index = torch.from_numpy(self.validation).to(self.device)
@@ -86,7 +87,7 @@ class ImageStore:
         images = images[:, top : top + self.size[0], left : left + self.size[1]]
         return [
             (self._normalise(x).to(dtype).permute(0, 3, 1, 2), y)
-            for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+            for x, y in zip(_chunks(images, _EVALUATION_BATCH), _chunks(labels, _EVALUATION_BATCH), strict=True)
         ]
 
     def _crop(self, x_BHWC: Tensor, top_B: Tensor, left_B: Tensor) -> Tensor:
@@ -112,6 +113,11 @@ class ImageStore:
         x_BW = torch.arange(W, device=self.device) - cut_x_B[:, None]
         inside_BH, inside_BW = ((d >= -low) & (d < side - low) for d in (y_BH, x_BW))
         return (~(inside_BH[:, :, None] & inside_BW[:, None, :])).to(torch.float32)[..., None]
+
+
+def _chunks(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = tensor.split(size)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def _resize(x_NHWC: Tensor, size: tuple[int, int]) -> Tensor:

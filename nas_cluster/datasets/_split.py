@@ -16,8 +16,8 @@ def train_validation_split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices (training, validation) into the training images, each ascending, together all of them.
 
-    validation: a count (int) or a share (float in 0..1). Stratified: each class gives its share, to within one image, so
-    that no class of a small dataset is missing. Raises DataError for a split that leaves either part empty.
+    validation: a count (int) or a share (float in 0..1). Stratified: each class gives its share, to within one image,
+    so that no class of a small dataset is missing. Raises DataError for a split that leaves either part empty.
     """
     total = len(y_train)
     count = round(validation * total) if isinstance(validation, float) else validation
