@@ -86,9 +86,7 @@ def prepare(config: JobConfig) -> Path:
         return directory
     recorded = JobConfig.from_dict(load_run(directory).config, source=str(directory))
     config.check_continues(recorded)
-    if config.difference(recorded):
-        with Journal.open(directory) as journal:
-            journal.set_config(config.to_dict(), reason="continued with another config")
+    if config.difference(recorded):  # the coordinator records it
         (directory / CONFIG).write_text(write_yaml(config.to_dict()), encoding="utf-8")
     return directory
 

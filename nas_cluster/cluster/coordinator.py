@@ -60,6 +60,8 @@ class Coordinator:
         self._clock = clock
         self._space = config.space
         self._journal = Journal.open(directory)
+        if self._journal.config != config.to_dict():
+            self._journal.set_config(config.to_dict(), reason="continued with another config")
         self._commit = GroupCommit(self._journal)
         self._tally = Tally(config, self._journal, directory, clock)
         self._snapshots = Snapshots(config, self._journal, directory, clock)

@@ -1,0 +1,85 @@
+"""A worker always knows how a child ended, and is ready for the next one at once."""
+
+import asyncio
+import time
+
+import pytest
+
+from nas_cluster.cluster.child_worker import ChildWorker
+from nas_cluster.core.errors import DataError
+from nas_cluster.core.evaluation import Child, ChildId
+
+
+def child(config, number):
+    tokens = config.space.decode((0,) * len(config.space.decisions()))
+    return Child(ChildId(0, 0, number), number, (0,) * len(config.space.decisions()), tokens.to_json(), "k", number)
+
+
+FAULTS = {
+    "exception": "exception",
+    "diverged": "diverged",
+    "bad_result": "bad_result",
+    "memory": "out_of_memory",
+    "sys_exit": "exit",
+    "exit": "exit",
+    "segfault": "segfault",
+    "killed": "killed",
+    "timeout": "timeout",
+    "allocate": "out_of_memory",
+}
+
+
+def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path):
+    config = simulated_job(
+        estimator={"isolated": True, "faults": dict(enumerate(FAULTS))},
+        failures={"time_limit": 1.0, "memory_limit_gb": 0.4},
+    )
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        await worker.start()
+        for number, cause in enumerate(FAULTS.values()):
+            evaluation = await worker.evaluate(child(config, number))
+            assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
+            started = time.monotonic()
+            healthy = await worker.evaluate(child(config, 1000 + number))
+            assert healthy.status == "ok", healthy
+            assert time.monotonic() - started < 5
+        await worker.close()
+
+    asyncio.run(main())
+
+
+def test_a_dataset_that_cannot_be_read_is_the_users_error(simulated_job, tmp_path):
+    config = simulated_job(estimator={"kind": "train"}, dataset={"kind": "npz", "path": str(tmp_path / "no.npz")})
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        with pytest.raises(DataError, match=r"no\.npz"):
+            await worker.start()
+        await worker.close()
+
+    asyncio.run(main())
+
+
+def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatch):
+    (tmp_path / "talkative.py").write_text(
+        "from nas_cluster.estimators import Estimator\n"
+        "from nas_cluster.core.evaluation import Evaluation\n"
+        "class Talkative(Estimator):\n"
+        "    def open(self, context):\n        return self\n"
+        "    def evaluate(self, child):\n        print('hello from a child', flush=True)\n"
+        "        return Evaluation(metric=0.5)\n"
+        "    def reward_of(self, metric):\n        return metric\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = simulated_job(estimator="talkative:Talkative")
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        await worker.start()
+        assert (await worker.evaluate(child(config, 0))).metric == 0.5
+        await worker.close()
+
+    asyncio.run(main())
+    assert "hello from a child" in (tmp_path / "worker.log").read_text()

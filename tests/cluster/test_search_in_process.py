@@ -1,0 +1,211 @@
+"""Whole searches with every part in this process: what a run promises, without Ray."""
+
+import dataclasses
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.core.errors import ConfigError, RunError
+from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.layout import SNAPSHOTS
+from nas_cluster.storage.snapshots import SnapshotStore
+
+
+def search(config):
+    outcome = job.execute(config, local=True)
+    return outcome, job.load_run(f"{config.storage_path}/{config.name}")
+
+
+def trace(record):
+    """Everything that synchronous runs must have in common, bit by bit."""
+    children = {
+        str(row.child.child_id): (row.child.number, row.child.tokens, row.child.key, row.log_prob, row.reward)
+        for row in record.children()
+    }
+    batches = {(b.replica, b.update): (b.controller_hash, b.base_version, b.scalars) for b in record.batches()}
+    return children, batches
+
+
+def test_a_search_does_what_it_was_asked(simulated_job):
+    outcome, record = search(simulated_job())
+    assert outcome.ended == "done"
+    assert record.counts()["done"] == 60
+    assert sorted(row.child.number for row in record.children()) == list(range(60))
+    assert len(record.batches()) == 20
+    assert all(b.applied_at is not None and b.staleness == 0 for b in record.batches())
+    assert outcome.progress.updates == 10
+    assert record.sessions()[-1].ended == "done"
+
+
+def test_synchronous_searches_are_equal_bit_by_bit_whatever_the_shards_and_speeds(simulated_job):
+    slow = {"duration": {"seconds": 0.002, "sigma": 1.0}}
+    _, first = search(simulated_job())
+    _, second = search(simulated_job(name="other", topology={"parameter_shards": 7}, estimator=slow))
+    assert trace(first) == trace(second)
+    _, third = search(simulated_job(name="third", seed=2))
+    assert trace(first) != trace(third)
+
+
+def test_a_replica_more_changes_no_earlier_replicas_first_samples(simulated_job):
+    _, two = search(simulated_job())
+    _, three = search(simulated_job(name="three", topology={"controller_replicas": 3}))
+    first = [{r.child.tokens for r in record.batch_children(1, 0)} for record in (two, three)]
+    assert first[0] == first[1]
+
+
+def test_resuming_with_a_larger_budget_equals_one_longer_search(simulated_job):
+    budget = {"max_children": 100}
+    search(simulated_job(budget={"max_children": 25}))  # ends inside a round
+    outcome, continued = search(simulated_job(budget=budget))
+    _, whole = search(simulated_job(name="whole", budget=budget))
+    assert outcome.ended == "done"
+    assert trace(continued) == trace(whole)
+    assert len(continued.sessions()) == 2
+
+
+def test_running_a_finished_job_again_changes_nothing(simulated_job):
+    _, record = search(simulated_job())
+    before = trace(record)
+    outcome, record = search(simulated_job())
+    assert outcome.ended == "done"
+    assert trace(record) == before
+
+
+def test_shards_may_change_between_sessions(simulated_job):
+    search(simulated_job(budget={"max_children": 30}))
+    _, continued = search(simulated_job(topology={"parameter_shards": 5}))
+    _, whole = search(simulated_job(name="whole"))
+    assert trace(continued) == trace(whole)
+
+
+@pytest.mark.parametrize("how", ["wait", "down_weight", "drop"])
+def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(simulated_job, how):
+    config = simulated_job(
+        mode="asynchronous",
+        topology={"controller_replicas": 5, "max_staleness": 4, "stale_gradients": how},
+        estimator={"duration": {"seconds": 0.003, "sigma": 1.5}},
+        budget={"max_children": 200},
+    )
+    outcome, record = search(config)
+    assert outcome.ended == "done"
+    assert sorted(row.child.number for row in record.children()) == list(range(200))
+    assert {b.outcome for b in record.batches()} <= {"applied", "dropped" if how == "drop" else "down_weighted"}
+    if how == "wait":
+        assert max(b.staleness for b in record.batches()) <= 4
+        assert all(b.outcome == "applied" for b in record.batches())
+
+
+def test_random_search_on_the_same_engine(simulated_job):
+    outcome, record = search(simulated_job(strategy="random"))
+    assert outcome.ended == "done"
+    assert record.counts()["done"] == 60
+
+
+def test_the_cache_answers_known_architectures_with_the_same_reward(simulated_job):
+    tiny = {"layers": 2, "filter_heights": [1], "filter_widths": [3], "filters": [8, 16], "skip_connections": False}
+    noisy = {"noise": 0.1}
+    _, cached = search(simulated_job(space=tiny, estimator=noisy, budget={"max_children": 40}))
+    assert cached.counts()["cached"] >= 36 - 12  # 4 architectures, few of them twice in flight
+    rewards = {}
+    for row in cached.children():
+        rewards.setdefault(row.child.key, set()).add(row.reward)
+    assert all(len(values) == 1 for values in rewards.values())
+    _, trained = search(
+        simulated_job(name="off", space=tiny, estimator=noisy, cache=False, budget={"max_children": 40})
+    )
+    assert trained.counts()["cached"] == 0
+
+
+def test_failed_children_are_recorded_with_their_cause_and_the_search_goes_on(simulated_job):
+    faults = {"faults": {3: "exception", 7: "diverged", 11: "bad_result", 20: "timeout"}}
+    config = simulated_job(estimator=faults, failures={"reward": -1.0, "time_limit": 0.2})
+    outcome, record = search(config)
+    assert outcome.ended == "done"
+    counts = record.counts()
+    assert (counts["failed"], counts["ok"]) == (4, 56)
+    by_number = {row.child.number: row for row in record.children()}
+    for number, cause in faults["faults"].items():
+        assert by_number[number].evaluation.cause == cause
+        assert by_number[number].reward == -1.0
+
+
+def test_too_many_failures_in_a_row_stop_the_run_with_the_reason(simulated_job):
+    config = simulated_job(estimator={"fault_rate": 1.0}, failures={"max_in_a_row": 8})
+    outcome, record = search(config)
+    assert outcome.ended == "failed"
+    assert "8 children failed in a row" in outcome.reason
+    assert "simulated exception" in outcome.reason
+    healed = simulated_job(estimator={"fault_rate": 1.0}, failures={"max_in_a_row": 1000}, budget={"max_children": 20})
+    outcome, record = search(healed)
+    assert outcome.ended == "done"
+    assert record.counts()["failed"] == 20
+
+
+def test_a_target_reward_ends_the_search_early(simulated_job):
+    outcome, record = search(simulated_job(budget={"max_children": 3000, "target_reward": 0.7}))
+    assert outcome.ended == "done"
+    assert outcome.progress.best_reward >= 0.7
+    assert record.counts()["done"] < 3000
+
+
+def test_hours_are_counted_without_downtime(simulated_job):
+    slow = {"duration": {"seconds": 0.05}}
+    hour = {"max_children": None, "max_hours": 0.6 / 3600}
+    outcome, record = search(simulated_job(estimator=slow, budget=hour))
+    assert outcome.ended == "done"
+    assert 0.5 <= record.active_seconds() <= 3
+    before = record.counts()["done"]
+    outcome, record = search(simulated_job(estimator=slow, budget=hour))
+    assert record.counts()["done"] == before
+
+
+def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_job, tmp_path):
+    search(simulated_job(budget={"max_children": 42}))
+    record = job.load_run(tmp_path / "job")
+    newest = record.snapshots()[0]
+    path = tmp_path / "job" / SNAPSHOTS / newest.path
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    _, continued = search(simulated_job())
+    _, whole = search(simulated_job(name="whole"))
+    assert trace(continued) == trace(whole)
+    assert "snapshot_refused" in {event.kind for event in continued.events()}
+
+
+def test_without_any_readable_snapshot_the_run_refuses_clearly(simulated_job, tmp_path):
+    search(simulated_job())
+    for file in (tmp_path / "job" / SNAPSHOTS).iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(RunError, match="no snapshot of this run can be read"):
+        search(simulated_job(budget={"max_children": 90}))
+
+
+def test_another_config_is_refused_with_the_difference(simulated_job):
+    search(simulated_job())
+    with pytest.raises(ConfigError, match=r"space.layers: the run has 3, the config says 4"):
+        search(simulated_job(space={"layers": 4}))
+
+
+def test_a_run_in_use_is_refused(simulated_job, tmp_path):
+    search(simulated_job())
+    with Journal.open(tmp_path / "job"), pytest.raises(RunError, match="is in use by process"):
+        search(simulated_job())
+
+
+def test_the_final_snapshot_holds_every_gradient_once(simulated_job, tmp_path):
+    config = simulated_job(mode="asynchronous", topology={"controller_replicas": 3}, budget={"max_children": 90})
+    _, record = search(config)
+    (row, _, meta), _ = SnapshotStore(tmp_path / "job" / SNAPSHOTS).newest_good(record.snapshots())
+    assert row.version == len(record.batches())
+    for shard in meta["shards"]:
+        assert shard["adam_updates"] == len(record.batches())
+        last = {r: max(b.update for b in record.batches() if b.replica == r) for r in range(3)}
+        assert {int(r): u for r, u in shard["last_update"].items()} == last
+
+
+def test_rows_are_plain_data(simulated_job):
+    _, record = search(simulated_job())
+    assert dataclasses.is_dataclass(record.top(1)[0])
+    assert record.top(3)[0].reward >= record.top(3)[1].reward >= record.top(3)[2].reward
+    assert len({row.child.key for row in record.top(10)}) == 10

@@ -1,0 +1,49 @@
+"""Shared by all tests: a private home, so that no test touches the user's caches, Ray settings or tokens."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from nas_cluster.config import JobConfig
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    for name, value in {"HOME": home, "XDG_CACHE_HOME": home / ".cache", "RAY_AUTH_MODE": "disabled"}.items():
+        patch.setenv(name, str(value))
+    for name in ("RAY_ADDRESS", "NAS_CLUSTER_CACHE"):
+        patch.delenv(name, raising=False)
+    yield home
+    patch.undo()
+
+
+@pytest.fixture
+def simulated_job(tmp_path):
+    """A factory of small simulated jobs; keyword arguments replace sections or update them."""
+
+    def make(**changes):
+        data = {
+            "name": "job",
+            "seed": 1,
+            "mode": "synchronous",
+            "space": {"kind": "layerwise_cnn", "layers": 3},
+            "strategy": {"kind": "reinforce", "learning_rate": 0.01},
+            "estimator": {"kind": "simulated"},
+            "topology": {
+                "parameter_shards": 2,
+                "controller_replicas": 2,
+                "children_per_replica": 3,
+                "snapshot_every": 3,
+            },
+            "budget": {"max_children": 60},
+            "storage_path": str(tmp_path),
+        }
+        for key, value in changes.items():
+            data[key] = {**data[key], **value} if isinstance(data.get(key), dict) and isinstance(value, dict) else value
+        return JobConfig.from_dict(data)
+
+    return make
