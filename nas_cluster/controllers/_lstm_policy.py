@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from nas_cluster.controllers.base import Sample
 from nas_cluster.core.decisions import Decision, DecisionSpec

@@ -34,8 +34,8 @@ class IdxDataset(TorchvisionDataset):
         for name, images, labels in (("train", x_train, y_train), ("t10k", x_test, y_test)):
             if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
                 raise DataError(f"{self.folder}: the {name} files hold {images.shape} images and {labels.shape} labels")
-        labels = (y_train.astype(np.int64), y_test.astype(np.int64))
-        return ImageArrays(x_train[..., None], labels[0], x_test[..., None], labels[1], classes=self.classes)
+        x_train, x_test = x_train[..., None], x_test[..., None]
+        return ImageArrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), classes=self.classes)
 
     def identity(self) -> dict[str, Any]:
         """Also the sizes and times of the files, where they lie in `root`."""

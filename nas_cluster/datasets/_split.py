@@ -23,7 +23,7 @@ def train_validation_split(
     count = round(validation * total) if isinstance(validation, float) else validation
     if not 0 < count < total:
         raise DataError(
-            f"validation: {validation} of {total} training images leaves one part empty; use 1 to {total - 1}"
+            f"validation: {validation} of {total} training images leaves a part empty; use 1 to {total - 1}"
         )
     classes, sizes = np.unique(y_train, return_counts=True)
     exact = sizes * (count / total)

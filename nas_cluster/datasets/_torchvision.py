@@ -38,8 +38,8 @@ class TorchvisionDataset(Dataset):
 
     def load(self) -> ImageArrays:
         """Read, and if allowed download, both parts. Raises DataError: what was looked for and where."""
-        parts = [*self._part(train=True), *self._part(train=False)]
-        return ImageArrays(*parts, classes=self.classes)
+        (x_train, y_train), (x_test, y_test) = self._part(train=True), self._part(train=False)
+        return ImageArrays(x_train, y_train, x_test, y_test, classes=self.classes)
 
     def _part(self, *, train: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         from torchvision import datasets

@@ -38,8 +38,8 @@ class ImageFolder(Dataset):
         if self._classes("test") != classes:
             odd = sorted(set(classes) ^ set(self._classes("test")))[0]
             raise DataError(f"{self._root}: class {odd!r} is not in both train and test")
-        parts = [*self._part("train", classes), *self._part("test", classes)]
-        return ImageArrays(*parts, classes=len(classes))
+        (x_train, y_train), (x_test, y_test) = self._part("train", classes), self._part("test", classes)
+        return ImageArrays(x_train, y_train, x_test, y_test, classes=len(classes))
 
     @property
     def _root(self) -> Path:

@@ -1,10 +1,263 @@
-"""The page."""
+"""One self-contained HTML page about a run, made from its record alone."""
 
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nas_cluster.config.loading import write_yaml
+from nas_cluster.core.component import build_component
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import CAUSES
+from nas_cluster.report import charts
+from nas_cluster.report.drawing import svg_of
+from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
+from nas_cluster.storage.rows import ChildRow, RetrainRow
+
+__all__ = ["write_report"]
+
+_DRAWN = 4
+_LISTED = 10
+_WINDOWS = 20
+_GROUPS = 6
+_SCALARS = ("entropy", "baseline", "loss", "gradient_norm")
 
 
 def write_report(record: RunRecord, output: Path) -> Path:
-    """Write the page."""
+    """Write the page of a running, empty, failed or finished run; the path written."""
+    environment = Environment(
+        loader=PackageLoader("nas_cluster.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("page.html.j2").render(_content(record))
+    output.write_text(page, encoding="utf-8")
     return output
+
+
+def _content(record: RunRecord) -> dict[str, Any]:
+    children = record.children()
+    done = sorted((row for row in children if row.done), key=lambda row: row.finished_at or 0)
+    space, space_problem = _space(record)
+    top = record.top(_LISTED)
+    return {
+        "name": record.name,
+        "run_id": record.run_id[:12],
+        "directory": str(record.directory),
+        "made_at": time.strftime("%Y-%m-%d %H:%M"),
+        "state": _state(record),
+        "asked": _asked(record),
+        "tiles": _tiles(record, done, top),
+        "config": write_yaml(record.config),
+        "reward_chart": _reward_chart(done),
+        "controller_charts": _controller_charts(record),
+        "probability_charts": _probability_charts(space, done) if space else [],
+        "space_problem": space_problem,
+        "drawn": [_drawn(rank, row, space) for rank, row in enumerate(top[:_DRAWN], start=1)],
+        "listed": [_listed(rank, row, space) for rank, row in enumerate(top, start=1)],
+        "failures": _failures(done),
+        "utilisation_chart": _utilisation(done, record.config),
+        "durations_chart": _durations(done),
+        "events": _events(record),
+        "retrained": _retrained(record.retrains()),
+    }
+
+
+def _state(record: RunRecord) -> str:
+    sessions = record.sessions()
+    return "not started" if not sessions else sessions[-1].ended or "running, or its process was lost"
+
+
+def _asked(record: RunRecord) -> str:
+    """The job in one sentence."""
+    c = record.config
+    t = c["topology"]
+    return (
+        f"{c['strategy']['kind']} over {c['space']['kind']}, children scored by {c['estimator']['kind']} on "
+        f"{c['dataset']['kind']}; {t['parameter_shards']} parameter-server shards, {t['controller_replicas']} controller "
+        f"replicas, {t['children_per_replica']} children each, {c['mode']}"
+    )
+
+
+def _tiles(record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow]) -> list[tuple[str, str, str]]:
+    """(word, figure, remark) of the headline."""
+    counts, active = record.counts(), record.active_seconds()
+    most = record.config["budget"].get("max_children")
+    best = top[0] if top else None
+    tiles = [("children", f"{counts['done']:,}", f"of {most:,}" if most else "done")]
+    if best is not None and best.evaluation is not None and best.evaluation.metric is not None:
+        tiles.append(("best metric", f"{best.evaluation.metric:.4f}", f"child {best.child.child_id}"))
+        tiles.append(("best reward", f"{best.reward:.4f}", "accuracy to reward as configured"))
+    rate = 3600 * counts["done"] / active if active else 0
+    tiles.append(("children per hour", f"{rate:,.0f}", f"{active / 60:.1f} minutes of running"))
+    tiles.append(("failed", f"{counts['failed']:,}", f"{100 * counts['failed'] / max(1, counts['done']):.1f} %"))
+    tiles.append(("from the cache", f"{counts['cached']:,}", "answered without training"))
+    tiles.append(("sessions", f"{len(record.sessions())}", "lifetimes of the driver"))
+    return tiles
+
+
+def _reward_chart(done: Sequence[ChildRow]) -> Markup | None:
+    if not done:
+        return None
+    return Markup(charts.reward_chart([row.reward or 0.0 for row in done], [not row.ok for row in done]))
+
+
+def _controller_charts(record: RunRecord) -> Markup | None:
+    batches = sorted((b for b in record.batches() if b.applied_at is not None), key=lambda b: b.applied_at or 0)
+    series: dict[str, list[float]] = {}
+    for name in _SCALARS:
+        if batches and all(name in b.scalars for b in batches):
+            series[name] = [b.scalars[name] for b in batches]
+    if any(b.staleness for b in batches):
+        series["staleness"] = [float(b.staleness or 0) for b in batches]
+    return Markup(charts.controller_chart(range(1, len(batches) + 1), dict(series))) if series else None
+
+
+def _probability_charts(space: SearchSpace[Any], done: Sequence[ChildRow]) -> list[Markup]:
+    """For each group of choices, what share of the sampled decisions took each option, window by window."""
+    windows = min(_WINDOWS, len(done) // 4)
+    if windows < 2:
+        return []
+    ordered = sorted(done, key=lambda row: row.child.number)
+    parts = np.array_split(np.arange(len(ordered)), windows)
+    counts: dict[str, np.ndarray[Any, Any]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
+    for w, part in enumerate(parts):
+        for i in part:
+            child = ordered[i].child
+            for decision, token in zip(space.at(child.number).decisions(), child.tokens, strict=True):
+                if decision.head == "choice" and decision.options > 1:
+                    counts.setdefault(decision.group, np.zeros((windows, decision.options)))[w, token] += 1
+                    labels[decision.group] = decision.labels or tuple(map(str, range(decision.options)))
+    ends = [int(part[-1]) + 1 for part in parts]
+    return [
+        Markup(charts.probability_chart(group, labels[group], table / table.sum(1, keepdims=True), ends))
+        for group, table in list(counts.items())[:_GROUPS]
+    ]
+
+
+def _listed(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[str, Any]:
+    assert row.evaluation is not None
+    e = row.evaluation
+    return {
+        "rank": rank,
+        "child": str(row.child.child_id),
+        "metric": "-" if e.metric is None else f"{e.metric:.4f}",
+        "reward": f"{row.reward:.4f}",
+        "parameters": "-" if e.parameters is None else f"{e.parameters:,}",
+        "seconds": f"{e.seconds:.1f}",
+        "summary": space.summary(space.parse(row.child.architecture)) if space else row.child.key,
+    }
+
+
+def _drawn(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[str, Any]:
+    drawings = space.draw(space.parse(row.child.architecture)) if space else []
+    pictures = [(d.title, Markup(svg_of(d))) for d in drawings]
+    return {
+        **_listed(rank, row, space),
+        "pictures": pictures,
+        "json": json.dumps(row.child.architecture, indent=1),
+    }
+
+
+def _failures(done: Sequence[ChildRow]) -> list[dict[str, Any]]:
+    by_cause: dict[str, list[ChildRow]] = defaultdict(list)
+    for row in done:
+        if row.evaluation is not None and row.evaluation.cause:
+            by_cause[row.evaluation.cause].append(row)
+    return [
+        {
+            "cause": cause,
+            "meaning": CAUSES.get(cause, ""),
+            "count": len(rows),
+            "example": rows[0].evaluation.message if rows[0].evaluation else "",
+            "child": str(rows[0].child.child_id),
+        }
+        for cause, rows in sorted(by_cause.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _utilisation(done: Sequence[ChildRow], config: dict[str, Any]) -> Markup | None:
+    ran = [
+        (row.started_at, row.finished_at) for row in done if row.started_at is not None and row.finished_at is not None
+    ]
+    if len(ran) < 2:
+        return None
+    starts, ends = [a for a, _ in ran], [b for _, b in ran]
+    steps = sorted([(t, 1) for t in starts] + [(t, -1) for t in ends])
+    peak, busy = 0, 0
+    for _, change in steps:
+        busy += change
+        peak = max(peak, busy)
+    return Markup(charts.utilisation_chart(starts, ends, config["topology"].get("slots") or peak))
+
+
+def _durations(done: Sequence[ChildRow]) -> Markup | None:
+    seconds = [row.evaluation.seconds for row in done if row.evaluation is not None and row.cached_from is None]
+    return Markup(charts.durations_chart(seconds)) if len(seconds) > 4 else None
+
+
+def _events(record: RunRecord) -> list[dict[str, str]]:
+    """What happened, oldest first; a crowd of one kind is counted."""
+    events = record.events()
+    crowd = {kind for kind, n in Counter(e.kind for e in events).items() if n > 12}
+    shown = [
+        {"time": _clock(e.time), "kind": e.kind, "detail": ", ".join(f"{k} {v}" for k, v in e.detail.items())[:160]}
+        for e in events
+        if e.kind not in crowd
+    ]
+    shown += [
+        {"time": "", "kind": kind, "detail": f"{sum(e.kind == kind for e in events)} times"} for kind in sorted(crowd)
+    ]
+    sessions = [
+        {
+            "time": _clock(s.started_at),
+            "kind": f"session {s.epoch}",
+            "detail": f"on {s.host}; {s.ended or 'lost or running'}",
+        }
+        for s in record.sessions()
+    ]
+    return sorted(shown + sessions, key=lambda event: event["time"])
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _retrained(rows: Sequence[RetrainRow]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds, for each architecture and training."""
+    groups: dict[tuple[int, str, str], list[RetrainRow]] = defaultdict(list)
+    for row in rows:
+        if row.test_metric is not None:
+            groups[row.rank, row.child_id, json.dumps(row.settings, sort_keys=True)].append(row)
+    result = []
+    for (rank, child, settings), group in sorted(groups.items()):
+        tested = [row.test_metric for row in group if row.test_metric is not None]
+        spread = statistics.stdev(tested) if len(tested) > 1 else 0.0
+        epochs = json.loads(settings).get("epochs", "-")
+        result.append(
+            {
+                "rank": rank,
+                "child": child,
+                "seeds": len(tested),
+                "epochs": epochs,
+                "test": f"{statistics.fmean(tested):.4f} ± {spread:.4f}",
+            }
+        )
+    return result
+
+
+def _space(record: RunRecord) -> tuple[SearchSpace[Any] | None, str]:
+    """The run's space, or why its architectures cannot be drawn here."""
+    try:
+        return build_component(SearchSpace, record.config["space"], where="space"), ""  # type: ignore[type-abstract]
+    except ConfigError as error:
+        return None, str(error)

@@ -291,7 +291,8 @@ def connect(directory: Path, *, writable: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise RunError(f"{path}: damaged or not a journal ({error}); restore it from a backup") from error
     if check != "ok" or runs != 1:
-        raise RunError(f"{path}: damaged ({check if check != 'ok' else 'no run row'}); restore it from a backup")
+        reason = " ".join(str(check).split()) if check != "ok" else "no run row"
+        raise RunError(f"{path}: damaged ({reason}); restore it from a backup")
     if found > SCHEMA_VERSION:
         raise RunError(f"{path}: written by a newer nas_cluster (journal {found}, this one reads {SCHEMA_VERSION})")
     return db

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from nas_cluster.core.errors import Diverged
 from nas_cluster.training.images import ImageStore

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets.base import ImageArrays

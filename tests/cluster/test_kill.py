@@ -71,7 +71,7 @@ def test_an_asynchronous_search_killed_50_times_counts_everything_once(simulated
     assert sorted(row.child.number for row in record.children()) == list(range(2400))
     assert all(row.done for row in record.children())
     assert all(b.applied_at is not None for b in record.batches())
-    (row, _, meta), _ = SnapshotStore(tmp_path / "broken" / SNAPSHOTS).newest_good(record.snapshots())
+    (_, _, meta), _ = SnapshotStore(tmp_path / "broken" / SNAPSHOTS).newest_good(record.snapshots())
     for shard in meta["shards"]:
         assert shard["adam_updates"] == len(record.batches())
 

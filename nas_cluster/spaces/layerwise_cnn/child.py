@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from nas_cluster.core.task import Task
 from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseLayer

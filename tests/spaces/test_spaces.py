@@ -1,0 +1,19 @@
+"""Every search space on disk."""
+
+import pytest
+
+from nas_cluster.core.component import find_component, known_kinds
+from nas_cluster.spaces import SearchSpace
+from nas_cluster.testing import check_space
+
+
+@pytest.mark.parametrize("kind", known_kinds(SearchSpace))
+def test_conformance(kind):
+    check_space(find_component(SearchSpace, kind)())
+
+
+@pytest.mark.parametrize("kind", known_kinds(SearchSpace))
+def test_published_architectures_survive_json(kind):
+    space = find_component(SearchSpace, kind)
+    for architecture in space.named().values():
+        assert space.architecture_type.model_validate(architecture.to_json()) == architecture
