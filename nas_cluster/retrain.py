@@ -79,7 +79,9 @@ async def _retrain(
 
                 pool = ChildPool(spawn, shape.workers, SystemClock(), slots_per_worker=shape.slots_per_worker)
                 await _run_all(config, journal, pool, open_rows, children, stop, on_done)
-            return sorted(_matching(journal, wanted), key=lambda row: (row.rank, row.seed))
+            result = sorted(_matching(journal, wanted), key=lambda row: (row.rank, row.seed))
+            journal.close("retrained")
+            return result
     finally:
         await wiring.close()
 

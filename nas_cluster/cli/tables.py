@@ -43,8 +43,7 @@ def status_json(record: RunRecord) -> dict[str, Any]:
     sessions = record.sessions()
     best = record.top(1)
     events = record.events()
-    last = sessions[-1] if sessions else None
-    state = "planned" if last is None else (last.ended or "running or lost")
+    state = record.state()
     return {
         "name": record.name,
         "run_id": record.run_id,

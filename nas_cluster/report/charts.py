@@ -22,7 +22,7 @@ _MOST_POINTS = 1500
 Series = Sequence[float]
 
 
-def _draw(height: float, plot: Callable[[Axes], None], *, width: float = 7.2) -> str:
+def _draw(height: float, plot: Callable[[Axes], None], *, width: float = 10.5) -> str:
     """Let `plot` draw on fresh axes; the SVG element."""
     import matplotlib as mpl
 
@@ -71,9 +71,9 @@ def reward_chart(rewards: Series, failed: Sequence[bool]) -> str:
     def plot(axes: Axes) -> None:
         keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST_POINTS)).astype(int))
         good, lost = keep[~bad[keep]], keep[bad[keep]]
-        axes.plot(number[good], values[good], ".", ms=4, color=PALETTE[0], alpha=0.35, label="child", mew=0)
+        axes.plot(number[good], values[good], "o", ms=3.5, color=PALETTE[0], alpha=0.3, label="child", mew=0)
         if len(lost):
-            axes.plot(number[lost], values[lost], "x", ms=4, color=PALETTE[4], alpha=0.8, label="failed")
+            axes.plot(number[lost], values[lost], "x", ms=4.5, color=PALETTE[4], alpha=0.8, label="failed")
         window = max(5, len(values) // 20)
         if len(values) > window:
             mean = np.convolve(values, np.ones(window) / window, "valid")

@@ -91,7 +91,8 @@ def _path(
     if span == 1:
         y1, y2 = a.y + _HEIGHT, b.y
         bend = (y2 - y1) / 2
-        d = f"M{a.middle:.1f} {y1:.1f}C{a.middle:.1f} {y1 + bend:.1f} {b.middle:.1f} {y2 - bend:.1f} {b.middle:.1f} {y2:.1f}"
+        start, end = f"{a.middle:.1f} {y1:.1f}", f"{b.middle:.1f} {y2:.1f}"
+        d = f"M{start}C{a.middle:.1f} {y1 + bend:.1f} {b.middle:.1f} {y2 - bend:.1f} {end}"
         return f'<path class="edge" d="{d}"/>', 0.0
     y1, y2 = a.y + _HEIGHT / 2, b.y + _HEIGHT / 2
     out = _BEND * span**0.8

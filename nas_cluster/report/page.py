@@ -53,7 +53,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id[:12],
         "directory": str(record.directory),
         "made_at": time.strftime("%Y-%m-%d %H:%M"),
-        "state": _state(record),
+        "state": record.state(),
         "asked": _asked(record),
         "tiles": _tiles(record, done, top),
         "config": write_yaml(record.config),
@@ -71,19 +71,14 @@ def _content(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _state(record: RunRecord) -> str:
-    sessions = record.sessions()
-    return "not started" if not sessions else sessions[-1].ended or "running, or its process was lost"
-
-
 def _asked(record: RunRecord) -> str:
     """The job in one sentence."""
     c = record.config
     t = c["topology"]
     return (
         f"{c['strategy']['kind']} over {c['space']['kind']}, children scored by {c['estimator']['kind']} on "
-        f"{c['dataset']['kind']}; {t['parameter_shards']} parameter-server shards, {t['controller_replicas']} controller "
-        f"replicas, {t['children_per_replica']} children each, {c['mode']}"
+        f"{c['dataset']['kind']}; {t['parameter_shards']} parameter-server shards, "
+        f"{t['controller_replicas']} controller replicas, {t['children_per_replica']} children each, {c['mode']}"
     )
 
 

@@ -88,6 +88,11 @@ class Queries:
         """One row per process lifetime, oldest first."""
         return [SessionRow(**dict(row)) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
 
+    def state(self) -> str:
+        """How the last search session ended, or that it did not."""
+        searches = [session for session in self.sessions() if session.ended != "retrained"]
+        return "not started" if not searches else searches[-1].ended or "running, or its process was lost"
+
     def snapshots(self) -> list[SnapshotRow]:
         """All snapshots, newest first."""
         found = self._db.execute("SELECT * FROM snapshots ORDER BY version DESC, created_at DESC")

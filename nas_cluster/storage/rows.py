@@ -78,7 +78,7 @@ class SessionRow:
     started_at: float
     active_seconds: float
     ended: str | None
-    """done | stopped | interrupted | failed, or None when the process was lost."""
+    """done | stopped | interrupted | failed | retrained, or None when the process was lost."""
 
 
 @dataclass(frozen=True)

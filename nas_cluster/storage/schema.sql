@@ -13,7 +13,7 @@ CREATE TABLE sessions (
   pid INTEGER NOT NULL,
   started_at REAL NOT NULL,
   active_seconds REAL NOT NULL DEFAULT 0,
-  ended TEXT                      -- done, stopped, interrupted, failed; null when the process was lost
+  ended TEXT                      -- done, stopped, interrupted, failed, retrained; null when the process was lost
 ) STRICT;
 
 CREATE TABLE batches (

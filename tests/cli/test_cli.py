@@ -1,0 +1,165 @@
+"""The command line as a user types it: what it prints, its exit codes, one line for every mistake."""
+
+import json
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.cli import main
+from nas_cluster.cli.progress import ProgressView, duration, line
+from nas_cluster.cluster.messages import Progress
+from nas_cluster.config.loading import write_yaml
+from nas_cluster.storage.layout import JOURNAL, REPORT
+
+
+@pytest.fixture
+def cli(capsys):
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture
+def config_file(simulated_job, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(write_yaml(simulated_job().to_dict()))
+    return path
+
+
+@pytest.fixture
+def run_dir(simulated_job, tmp_path):
+    job.execute(simulated_job(), local=True)
+    return tmp_path / "job"
+
+
+def test_run_status_top_report_resume(cli, config_file, tmp_path):
+    code, out, _ = cli("run", config_file, "--local", "budget.max_children=30")
+    assert code == 0
+    assert "30/30 children done" in out
+    assert "\x1b" not in out, "no control codes outside a terminal"
+    run = tmp_path / "job"
+    code, out, _ = cli("status", run)
+    assert code == 0
+    assert "30 of 30 done" in out
+    code, out, _ = cli("status", run, "--json")
+    assert json.loads(out)["children"]["done"] == 30
+    code, out, _ = cli("top", run, "-k", 3)
+    assert len(out.splitlines()) == 4
+    code, out, _ = cli("top", run, "-k", 3, "--json")
+    rewards = [row["reward"] for row in json.loads(out)]
+    assert rewards == sorted(rewards, reverse=True)
+    code, out, _ = cli("resume", run, "--local", "budget.max_children=36")
+    assert code == 0
+    assert "36/36" in out
+    code, out, _ = cli("report", run)
+    assert code == 0
+    assert (run / REPORT).stat().st_size > 10_000
+
+
+def test_plan_starts_nothing(cli, config_file, tmp_path):
+    code, out, _ = cli("plan", config_file)
+    assert code == 0
+    assert "children at once             6" in out
+    assert not (tmp_path / "job").exists()
+    code, out, _ = cli("plan", config_file, "--json", "estimator=train", "space.layers=2")
+    plan = json.loads(out)
+    assert plan["controller"]["parameters"] > 1000
+    assert plan["first_children"][0]["parameters"] > 0
+    assert plan["cost"]["operations_in_all"] == pytest.approx(60 * plan["cost"]["operations_per_child"])
+
+
+def test_schema(cli):
+    code, out, _ = cli("schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "nas_cluster job"
+
+
+def test_a_stopped_run_says_how_to_go_on(cli, config_file):
+    code, _, err = cli("run", config_file, "--local", "estimator.fault_rate=1.0", "failures.max_in_a_row=4")
+    assert code == 75
+    assert "4 children failed in a row" in err
+    assert "continue: nas-cluster resume" in err
+
+
+MISTAKES = {
+    "no such command": (["rnu"], "did you mean 'run'"),
+    "no such option": (["top", "RUN", "--jsn"], "--json"),
+    "no such file": (["run", "quikstart.yaml"], "no such file"),
+    "a wrong override": (["run", "CONFIG", "budget.max_children=many"], "budget.max_children"),
+    "an unknown key": (["run", "CONFIG", "topology.replicas=3"], "topology.replicas: unknown key"),
+    "no such run": (["status", "RUNX"], "no such run; did you mean 'job'"),
+    "not a run": (["top", "."], "not a run directory"),
+    "another search": (["run", "CONFIG", "--local", "seed=9"], "seed: the run has 1, the config says 9"),
+    "resume as another search": (["resume", "RUN", "--local", "space.layers=5"], "space.layers: the run has 3"),
+    "resume with a wrong key": (["resume", "RUN", "--local", "budget.max=5"], "budget.max: unknown key"),
+    "a count below one": (["top", "RUN", "-k", "0"], "0 is not in the range"),
+    "a dataset that is not there": (
+        ["run", "CONFIG", "--local", "name=new", "estimator=train", "dataset={kind: npz, path: no.npz}"],
+        "no file",
+    ),
+    "a damaged journal": (["status", "DAMAGED"], "damaged or not a journal"),
+    "a folder with other things": (["run", "CONFIG", "--local", "name=busy"], "is not empty and holds no run"),
+    "retrain without children": (["retrain", "EMPTY", "--local"], "no child has been scored yet"),
+    "retrain with a wrong key": (["retrain", "RUN", "--local", "retrain.epoch=3"], "retrain.epoch: unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_every_mistake_is_one_line_and_exit_code_2(
+    cli, case, run_dir, config_file, tmp_path, simulated_job, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "notes.txt").write_text("mine")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / JOURNAL).write_bytes(b"nonsense" * 500)
+    job.prepare(simulated_job(name="empty"))
+    places = {"RUN": run_dir, "RUNX": tmp_path / "jobb", "CONFIG": config_file, "DAMAGED": damaged}
+    places["EMPTY"] = tmp_path / "empty"
+    arguments, message = MISTAKES[case]
+    code, out, err = cli(*(places.get(a, a) for a in arguments))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in out + err
+    lines = [text for text in err.splitlines() if text]
+    assert all(text.startswith("nas-cluster: ") for text in lines)
+    assert len(lines) <= 2  # a refused config also says what may change
+
+
+def test_looking_at_a_run_does_not_need_its_space(cli, run_dir, monkeypatch):
+    from nas_cluster.storage.journal import Journal
+
+    with Journal.open(run_dir) as journal:
+        config = journal.config
+        config["space"]["kind"] = "gone:Space"
+        journal.set_config(config, "test")
+    code, out, _ = cli("top", run_dir, "-k", 2)
+    assert code == 0
+    assert cli("report", run_dir)[0] == 0
+    assert "cannot import gone" in (run_dir / REPORT).read_text()
+
+
+def test_durations_and_lines():
+    assert [duration(s) for s in (5, 75, 3600, 86_461)] == ["5s", "1m 15s", "1h 00m", "24h 01m"]
+    text = line(Progress(children_done=3, max_children=10, best_reward=0.5, seconds_left=70))
+    assert "3/10 children done" in text
+    assert "1m 10s left" in text
+
+
+def test_in_a_terminal_a_panel_fits_80_columns():
+    from rich.console import Console
+
+    console = Console(force_terminal=True, width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with ProgressView("demo", console) as view:
+        view.update(Progress(children_done=30, max_children=60, children_running=2, entropy=12.3, slots=2))
+    text = console.export_text()
+    assert "30/60 children" in text
+    assert max(len(row) for row in text.splitlines()) <= 80

@@ -1,0 +1,153 @@
+"""The same searches with every part a Ray actor: equal results, lost actors, killed drivers, signals."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.cluster.ray_wiring import RayWiring
+from nas_cluster.cluster.supervisor import Stop, Supervisor
+from nas_cluster.config.loading import write_yaml
+from nas_cluster.retrain import retrain
+
+from test_search_in_process import trace  # isort: skip
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+REAL = {
+    "space": {"filters": [4, 8], "layers": 2},
+    "estimator": {"kind": "train", "epochs": 1, "validation": 200, "crop_padding": 0, "flip": False},
+    "budget": {"max_children": 12},
+}
+
+
+def record_of(config):
+    return job.load_run(f"{config.storage_path}/{config.name}")
+
+
+def command(config, tmp_path, address, *arguments):
+    """A `nas-cluster run` process of its own, on the shared cluster."""
+    path = tmp_path / f"{config.name}.yaml"
+    path.write_text(write_yaml(config.to_dict()))
+    return subprocess.Popen(
+        [sys.executable, "-m", "nas_cluster.cli", "run", str(path), *arguments],
+        env={**os.environ, "RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_on_ray_a_synchronous_search_equals_the_one_in_process(ray_address, simulated_job):
+    many = {"parameter_shards": 3, "replicas_per_actor": 2, "shards_per_actor": 2}
+    on_ray = simulated_job(name="on_ray", topology=many)
+    assert job.execute(on_ray).ended == "done"
+    in_process = simulated_job(name="in_process")
+    job.execute(in_process, local=True)
+    assert trace(record_of(on_ray)) == trace(record_of(in_process))
+
+
+def test_real_children_on_ray_equal_those_in_process(ray_address, simulated_job):
+    on_ray = simulated_job(name="on_ray", **REAL)
+    job.execute(on_ray)
+    in_process = simulated_job(name="in_process", **REAL)
+    job.execute(in_process, local=True)
+    assert trace(record_of(on_ray)) == trace(record_of(in_process))
+    rows = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2)
+    assert [(row.rank, row.seed) for row in rows] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert all(0.05 < row.test_metric <= 1 for row in rows)
+    again = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2)
+    assert again == rows, "what was retrained is not trained again"
+
+
+def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simulated_job):
+    import ray
+
+    slow = {"estimator": {"duration": {"seconds": 0.05}}, "budget": {"max_children": 120}}
+    config = simulated_job(name="broken", **slow)
+    directory = job.prepare(config)
+    wiring = RayWiring()
+    wiring.connect()
+
+    async def scenario():
+        supervisor = Supervisor(config, directory, wiring)
+        run = asyncio.create_task(supervisor.run(Stop()))
+        for victim in (0, 2, 3):  # a shard, then replicas
+            while supervisor.state.value != "running" or len(wiring._learners) < 4:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.7)
+            ray.kill(wiring._learners[victim])
+            while supervisor.state.value == "running" and not run.done():
+                await asyncio.sleep(0.02)
+        return await run
+
+    outcome = asyncio.run(scenario())
+    asyncio.run(wiring.close())
+    assert outcome.ended == "done"
+    broken = record_of(config)
+    assert sum(event.kind == "part_lost" for event in broken.events()) == 3
+    whole = simulated_job(name="whole", **slow)
+    job.execute(whole, local=True)
+    assert trace(broken) == trace(record_of(whole))
+
+
+def test_kill_9_of_the_driver(ray_address, simulated_job, tmp_path):
+    slow = {"estimator": {"duration": {"seconds": 0.04}}, "budget": {"max_children": 240}}
+    config = simulated_job(name="broken", **slow)
+    rng = random.Random(1)
+    kills = 0
+    for _ in range(4):
+        process = command(config, tmp_path, ray_address)
+        time.sleep(rng.uniform(3.5, 6.5))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    process = command(config, tmp_path, ray_address)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert kills >= 3
+    whole = simulated_job(name="whole", **slow)
+    job.execute(whole, local=True)
+    assert trace(record_of(config)) == trace(record_of(whole))
+
+
+def test_a_worker_that_is_killed_is_replaced(ray_address, simulated_job):
+    config = simulated_job(
+        name="faults",
+        estimator={"isolated": True, "faults": {3: "segfault", 8: "exit", 11: "timeout"}},
+        failures={"time_limit": 1.0},
+        budget={"max_children": 24},
+    )
+    assert job.execute(config).ended == "done"
+    record = record_of(config)
+    causes = {row.child.number: row.evaluation.cause for row in record.children() if not row.ok}
+    assert causes == {3: "segfault", 8: "exit", 11: "timeout"}
+
+
+@pytest.mark.parametrize("number,code,ended", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "stopped")])
+def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, number, code, ended):
+    slow = {"estimator": {"duration": {"seconds": 0.3}}, "budget": {"max_children": 600}}
+    config = simulated_job(name="stopped", **slow)
+    process = command(config, tmp_path, ray_address)
+    while not (tmp_path / "stopped").exists() or record_of(config).counts()["done"] < 6:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    started = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert time.monotonic() - started < 10
+    assert process.returncode == code, output
+    assert "nas-cluster resume" in output
+    record = record_of(config)
+    assert record.state() == ended
+    done = record.counts()["done"]
+    smaller = simulated_job(name="stopped", estimator=slow["estimator"], budget={"max_children": done + 6})
+    assert job.execute(smaller, local=True).ended == "done"
+    assert record_of(config).counts()["done"] >= done + 6
