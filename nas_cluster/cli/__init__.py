@@ -50,9 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of `nas-cluster`: turns outcomes into exit codes."""
     sys.path.insert(0, str(Path.cwd()))  # a user's own space or estimator stands beside the config
     try:
-        commands.main(arguments, prog_name="nas-cluster", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        code = commands.main(arguments, prog_name="nas-cluster", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit(130)
     except click.ClickException as error:

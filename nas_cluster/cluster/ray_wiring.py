@@ -112,7 +112,7 @@ class RayWiring:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of our own, reachable from this machine only
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **options)
+        ray.init(address="local", include_dashboard=False, **options)
 
     async def start_coordinator(self, config: JobConfig, directory: Path) -> CoordinatorClient:
         """The coordinator, on this node: the journal is on its disk."""

@@ -128,6 +128,9 @@ def make_wiring(local: bool) -> Wiring:
     """Ray actors, or with `local` everything in this process."""
     if local:
         return InProcess()
+    if not os.environ.get("RAY_ADDRESS"):
+        # A Ray of our own listens on loopback only: ray reads this, despite its name on every system, when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from nas_cluster.cluster.ray_wiring import RayWiring  # importing ray takes a second
 
     return RayWiring()
