@@ -17,13 +17,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from nas_cluster.cluster.messages import PartLost
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import ChildError, DataError, NasClusterError
-from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.estimators import Estimator, WorkerContext
 
 __all__ = ["ChildWorker", "evaluate_safely", "worker_context"]
@@ -55,6 +56,8 @@ class ChildWorker:
         self._log = log
         self._process: _ChildProcess | None = None
         self._shared: Any = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._done: asyncio.Queue[tuple[ChildId, Evaluation]] = asyncio.Queue()
 
     @property
     def _estimator(self) -> Estimator:
@@ -79,6 +82,23 @@ class ChildWorker:
             return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
         except Exception as error:
             return _failure(error, time.monotonic() - started)
+
+    async def submit(self, children: Sequence[Child]) -> None:
+        """Start scoring many children at once; `collect` gives what is done. One call each way carries many."""
+        for child in children:
+            task = asyncio.ensure_future(self._evaluate_submitted(child))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _evaluate_submitted(self, child: Child) -> None:
+        self._done.put_nowait((child.child_id, await self.evaluate(child)))
+
+    async def collect(self) -> list[tuple[ChildId, Evaluation]]:
+        """Wait until a submitted child is done; all that are done by then."""
+        done = [await self._done.get()]
+        while not self._done.empty():
+            done.append(self._done.get_nowait())
+        return done
 
     async def close(self) -> None:
         """End the child process, if there is one."""

@@ -27,6 +27,7 @@ from nas_cluster.cluster.wiring import make_replica, make_worker, pool_shape
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 
 __all__ = ["RayWiring"]
 
@@ -78,6 +79,54 @@ class RayWorker(Remote):
     async def close(self) -> None:
         """End the worker's process, and with it the child's."""
         ray.kill(self._host, no_restart=True)
+
+
+class BatchedRayWorker(RayWorker):
+    """A worker of many slots: children asked for in one turn of the event loop travel in one call, and so do results.
+
+    A Ray call costs about a millisecond of CPU on both sides, more than a simulated child does.
+    """
+
+    def __init__(self, host: Any, part: int) -> None:
+        super().__init__(host, part)
+        self._outbox: list[Child] = []
+        self._waiting: dict[ChildId, asyncio.Future[Evaluation]] = {}
+        self._collecting: asyncio.Task[None] | None = None
+
+    async def evaluate(self, child: Child) -> Evaluation:
+        """Score one child."""
+        loop = asyncio.get_running_loop()
+        if not self._outbox:
+            loop.call_soon(self._send)
+        self._outbox.append(child)
+        future: asyncio.Future[Evaluation] = loop.create_future()
+        self._waiting[child.child_id] = future
+        return await future
+
+    def _send(self) -> None:
+        children, self._outbox = self._outbox, []
+        task = asyncio.ensure_future(self._call("submit", children))
+        task.add_done_callback(self._check)
+        if self._collecting is None:
+            self._collecting = asyncio.ensure_future(self._collect())
+            self._collecting.add_done_callback(self._check)
+
+    async def _collect(self) -> None:
+        while self._waiting:
+            for child_id, evaluation in await self._call("collect"):
+                future = self._waiting.pop(child_id, None)
+                if future is not None and not future.done():
+                    future.set_result(evaluation)
+        self._collecting = None
+
+    def _check(self, task: asyncio.Task[Any]) -> None:
+        """A lost worker loses every child it had."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(error)
+            self._waiting.clear()
 
 
 class RayWiring:
@@ -220,7 +269,8 @@ def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index
     resources = job.topology.resources
     options = {"num_cpus": 0} if estimator.shares_process else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
     factory = partial(make_worker, config, directory, index, test=test)
-    return RayWorker(_start_host([factory], options), 0)
+    client = BatchedRayWorker if estimator.shares_process else RayWorker
+    return client(_start_host([factory], options), 0)
 
 
 def _make_shard(config: dict[str, Any]) -> ParameterServer:

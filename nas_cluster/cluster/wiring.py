@@ -129,7 +129,7 @@ def make_wiring(local: bool) -> Wiring:
     if local:
         return InProcess()
     if not os.environ.get("RAY_ADDRESS"):
-        # A Ray of our own listens on loopback only: ray reads this, despite its name on every system, when it is imported.
+        # Keeps a Ray of our own on loopback. Read when ray is imported, and despite its name on every system.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from nas_cluster.cluster.ray_wiring import RayWiring  # importing ray takes a second
 

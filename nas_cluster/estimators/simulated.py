@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import time
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -98,12 +99,17 @@ def agreement(spec: DecisionSpec, tokens: tuple[int, ...], target_seed: int) -> 
     for decision, token in zip(spec, tokens, strict=True):
         if decision.cardinality == 1:
             continue
-        target = int(stream(target_seed, decision.name).integers(decision.cardinality))
+        target = _target(target_seed, decision.name, decision.cardinality)
         if decision.head == "skips":
             scores.append(1 - (token ^ target).bit_count() / decision.options)
         else:
             scores.append(1 - abs(token - target) / (decision.options - 1))
     return float(np.mean(scores)) if scores else 1.0
+
+
+@lru_cache(maxsize=100_000)
+def _target(seed: int, name: str, cardinality: int) -> int:
+    return int(stream(seed, name).integers(cardinality))
 
 
 class _Shared:

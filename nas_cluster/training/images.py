@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,6 +48,7 @@ class ImageStore:
         mean, std = _channel_statistics(data.x_train, training)
         self._mean = torch.tensor(mean, dtype=torch.float32, device=self.device)
         self._factor = torch.tensor(1 / std, dtype=torch.float32, device=self.device)
+        self._row_mean, self._row_factor = (v.repeat(self.size[1]) for v in (self._mean, self._factor))
 
     def _load(self, array: NDArray[np.generic], size: tuple[int, int] | None = None) -> Tensor:
         """To the device. On the CPU the tensor shares the memory-mapped file with all other workers."""
@@ -66,11 +68,13 @@ class ImageStore:
 
     def training_batch(self, rows_6B: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) and labels (B) of one step of a plan (`EpochPlan.stacked()[step]`)."""
-        index_B, top_B, left_B, mirror_B, cut_y_B, cut_x_B = rows_6B.unbind(0)
-        x_BHWC = self._crop(self._train.index_select(0, index_B), top_B, left_B)
-        if self._settings.flip:
-            x_BHWC = torch.where(mirror_B.bool()[:, None, None, None], x_BHWC.flip(2), x_BHWC)
-        x_BHWC = self._normalise(x_BHWC)
+        index_B, _, _, _, cut_y_B, cut_x_B = rows_6B.unbind(0)
+        x_BHWC = self._train.index_select(0, index_B)
+        if self._padding:
+            p = self._padding
+            x_BHWC = F.pad(x_BHWC, (0, 0, p, p, p, p))
+        cut = self._cut_on_cpu if self.device.type == "cpu" else self._cut
+        x_BHWC = self._normalise(cut(x_BHWC, rows_6B))
         if self._settings.cutout:
             x_BHWC = x_BHWC * self._cutout_mask(cut_y_B, cut_x_B)
         return x_BHWC.to(dtype).permute(0, 3, 1, 2), self._train_labels.index_select(0, index_B)
@@ -90,20 +94,36 @@ class ImageStore:
             for x, y in zip(_chunks(images, _EVALUATION_BATCH), _chunks(labels, _EVALUATION_BATCH), strict=True)
         ]
 
-    def _crop(self, x_BHWC: Tensor, top_B: Tensor, left_B: Tensor) -> Tensor:
-        """One window of the padded images each, as one gather of whole rows."""
-        if self.offsets == (1, 1):
-            return x_BHWC
-        p = self._padding
-        if p:
-            x_BHWC = F.pad(x_BHWC, (0, 0, p, p, p, p))
+    def _cut(self, x_BHWC: Tensor, rows_6B: Tensor) -> Tensor:
+        """Crop and mirror uint8 images as torch operations, for any device."""
+        _, top_B, left_B, mirror_B, _, _ = rows_6B.unbind(0)
         B, _, width, C = x_BHWC.shape
         H, W = self.size
-        windows = x_BHWC.reshape(B, -1, width * C).unfold(1, H, 1).unfold(2, W * C, C)  # (B, tops, lefts, H, W*C)
-        return windows[torch.arange(B, device=x_BHWC.device), top_B, left_B].view(B, H, W, C)
+        if self.offsets != (1, 1):
+            windows = x_BHWC.reshape(B, -1, width * C).unfold(1, H, 1).unfold(2, W * C, C)  # (B, tops, lefts, H, W*C)
+            x_BHWC = windows[torch.arange(B, device=x_BHWC.device), top_B, left_B].view(B, H, W, C)
+        if self._settings.flip:
+            x_BHWC = torch.where(mirror_B.bool()[:, None, None, None], x_BHWC.flip(2), x_BHWC)
+        return x_BHWC
+
+    def _cut_on_cpu(self, x_BHWC: Tensor, rows_6B: Tensor) -> Tensor:
+        """The same through numpy, which copies whole rows of bytes where torch moves single ones: ten times faster."""
+        _, top_B, left_B, mirror_B, _, _ = rows_6B.numpy()
+        images = x_BHWC.numpy()
+        B, height, width, C = images.shape
+        H, W = self.size
+        if self.offsets != (1, 1):
+            windows = sliding_window_view(images.reshape(B, height, width * C), (H, W * C), axis=(1, 2))
+            images = windows[np.arange(B), top_B, left_B * C].reshape(B, H, W, C)
+        if self._settings.flip:
+            mirrored = mirror_B.astype(bool)
+            images[mirrored] = images[mirrored, :, ::-1]
+        return torch.from_numpy(images)
 
     def _normalise(self, x_BHWC: Tensor) -> Tensor:
-        return x_BHWC.to(torch.float32).sub_(self._mean).mul_(self._factor)
+        """(x - mean) / std per channel in float32; on whole rows (W*C), which vectorise where 3 channels do not."""
+        rows = x_BHWC.reshape(*x_BHWC.shape[:2], -1).to(torch.float32)
+        return rows.sub_(self._row_mean).mul_(self._row_factor).view(x_BHWC.shape)
 
     def _cutout_mask(self, cut_y_B: Tensor, cut_x_B: Tensor) -> Tensor:
         """0 inside a square around the centre, 1 outside; (B, H, W, 1)."""

@@ -7,7 +7,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_address(tmp_path_factory):
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only
     import ray
 
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112

@@ -36,6 +36,17 @@ def model_of(classes=10, channels=3):
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 
 
+@pytest.mark.parametrize("settings", [{}, {"flip": False}, {"crop_padding": 0}, {"upsample": 37}])
+def test_the_path_for_cpus_and_the_one_for_gpus_give_the_same_pixels(settings):
+    _, store = store_of(TrainingSettings(batch_size=24, **settings))
+    for step in torch.from_numpy(store.plan(3).epoch(0).stacked()):
+        stored = store._train[step[0]]
+        if store._padding:
+            stored = F.pad(stored, (0, 0, *[store._padding] * 4))
+        on_gpu, on_cpu = store._cut(stored.clone(), step), store._cut_on_cpu(stored.clone(), step)
+        assert torch.equal(on_gpu, on_cpu)
+
+
 def rows(index, top, left, mirror, cut_y=0, cut_x=0):
     return torch.tensor([[v] for v in (index, top, left, mirror, cut_y, cut_x)])
 

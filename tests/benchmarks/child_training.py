@@ -1,0 +1,328 @@
+"""Child training against plain loops: the rows of the trainer's README.
+
+    python tests/benchmarks/child_training.py pipeline|children|fixed|evaluation --data FILE.npz [--name NAME]
+
+FILE.npz holds x_train, y_train, x_test, y_test; its name is printed beside every figure.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import machine, summary
+
+from nas_cluster.cluster.child_worker import ChildWorker
+from nas_cluster.config import JobConfig
+from nas_cluster.core.evaluation import Child, ChildId
+
+IMAGES, VALIDATION, EPOCHS, BATCH = 5000, 1000, 2, 64
+SPACE = {"kind": "layerwise_cnn", "layers": 4, "filters": [24, 36]}
+ARCHITECTURE = {
+    "layers": [
+        {"filter_height": 3, "filter_width": 3, "filters": 24, "inputs": [0]},
+        {"filter_height": 3, "filter_width": 3, "filters": 36, "inputs": [1]},
+        {"filter_height": 5, "filter_width": 5, "filters": 36, "inputs": [1, 2]},
+        {"filter_height": 3, "filter_width": 3, "filters": 36, "inputs": [2, 3]},
+    ]
+}
+"""A small child of NAS-RL's space."""
+
+
+def job(data):
+    return JobConfig.from_dict(
+        {
+            "name": "benchmark",
+            "dataset": {"kind": "npz", "path": str(data)},
+            "space": SPACE,
+            "strategy": "random",
+            "estimator": {"kind": "train", "epochs": EPOCHS, "batch_size": BATCH, "validation": VALIDATION},
+            "budget": {"max_children": 1},
+        }
+    )
+
+
+def child(number):
+    return Child(ChildId(0, 0, number), number, (), ARCHITECTURE, "", number)
+
+
+def subset(data, folder):
+    """The first 5,000 + 1,000 training images of FILE.npz as a dataset of its own."""
+    with np.load(data) as arrays:
+        n = IMAGES + VALIDATION
+        path = Path(folder) / "subset.npz"
+        np.savez(path, **{k: arrays[k][: n if k.endswith("train") else 1000] for k in arrays})
+    return path
+
+
+# -- the plain loop, as a script would have it
+
+
+def plain_child(data, seed, workers):
+    """Train the same child with PIL transforms, a DataLoader, and a synchronisation per step; prints its accuracy."""
+    import torch
+    from PIL import Image
+    from torch.nn import functional as F
+    from torchvision import transforms
+
+    from nas_cluster.datasets import train_validation_split
+
+    with np.load(data) as arrays:
+        x, y = arrays["x_train"], arrays["y_train"]
+    training, validation = train_validation_split(y, VALIDATION, 0)
+    mean, std = x[training].mean((0, 1, 2)) / 255, x[training].std((0, 1, 2)) / 255
+    normal = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    augmented = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *normal])
+
+    class Images(torch.utils.data.Dataset):
+        def __init__(self, indices, transform):
+            self.indices, self.transform = indices, transform
+
+        def __len__(self):
+            return len(self.indices)
+
+        def __getitem__(self, i):
+            return self.transform(Image.fromarray(x[self.indices[i]])), int(y[self.indices[i]])
+
+    torch.manual_seed(seed)
+    config = job(data)
+    from nas_cluster.core.task import ImageTask
+
+    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, 0, 1e-4, nesterov=True)
+    loader = torch.utils.data.DataLoader(
+        Images(training, augmented), BATCH, shuffle=True, drop_last=True, num_workers=workers
+    )
+    for _ in range(EPOCHS):
+        model.train()
+        for images, labels in loader:
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+    model.eval()
+    held_out = torch.utils.data.DataLoader(Images(validation, transforms.Compose(normal)), 500, num_workers=workers)
+    with torch.no_grad():
+        hits = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in held_out)
+    print(json.dumps({"accuracy": hits / VALIDATION}))
+
+
+def start_plain(data, seed, workers, threads):
+    environment = dict(os.environ)
+    environment.pop("OMP_NUM_THREADS", None)
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    arguments = [sys.executable, __file__, "plain", "--data", str(data), "--seed", str(seed), "--workers", str(workers)]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def finish_plain(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return json.loads(output.splitlines()[-1])["accuracy"]
+
+
+# -- what is measured
+
+
+async def warm_children(workers, first, count):
+    """`count` children over warm workers; seconds and accuracies."""
+    queue = list(range(first, first + count))
+    accuracies = []
+
+    async def serve(worker):
+        while queue:
+            evaluation = await worker.evaluate(child(queue.pop()))
+            assert evaluation.status == "ok", evaluation
+            accuracies.append(evaluation.metric)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(serve(worker) for worker in workers))
+    return time.perf_counter() - started, accuracies
+
+
+def children(data, name, repeats):
+    async def measure():
+        with tempfile.TemporaryDirectory() as folder:
+            path = subset(data, folder)
+            config = job(path).to_dict()
+            workers = [ChildWorker(f"w{i}", config, log=Path(folder) / f"w{i}.log") for i in range(2)]
+            for worker in workers:
+                await worker.start()
+            await warm_children(workers, 10_000, 2)
+            rate = {"A": [], "B": [], "warm": []}
+            accuracy = {"A": [], "B": [], "warm": []}
+            for repeat in range(repeats):
+                started = time.perf_counter()
+                accuracy["A"].append(finish_plain(start_plain(path, repeat, workers=2, threads=None)))
+                rate["A"].append(3600 / (time.perf_counter() - started))
+                started = time.perf_counter()
+                pair = [start_plain(path, 100 + 2 * repeat + i, workers=0, threads=1) for i in range(2)]
+                accuracy["B"] += [finish_plain(process) for process in pair]
+                rate["B"].append(2 * 3600 / (time.perf_counter() - started))
+                seconds, found = await warm_children(workers, 1000 + 4 * repeat, 4)
+                rate["warm"].append(4 * 3600 / seconds)
+                accuracy["warm"] += found
+            for worker in workers:
+                await worker.close()
+        return rate, accuracy
+
+    rate, accuracy = asyncio.run(measure())
+    print(f"{IMAGES} images of {name}, {EPOCHS} epochs, batch {BATCH}, small NAS-RL child; children per hour:")
+    for which, label in (("A", "A, one fresh process"), ("B", "B, two fresh processes"), ("warm", "two warm workers")):
+        print(f"  {label:<24} {summary(rate[which])}")
+    for which in ("A", "B"):
+        print(f"  ratio against {which}: {statistics.median(rate['warm']) / statistics.median(rate[which]):.2f}")
+    plain = accuracy["A"] + accuracy["B"]
+    ours = accuracy["warm"]
+    errors = [statistics.stdev(group) ** 2 / len(group) for group in (plain, ours)]
+    gap = statistics.fmean(ours) - statistics.fmean(plain)
+    print(
+        f"  accuracy: plain {statistics.fmean(plain):.3f} (n={len(plain)}), warm {statistics.fmean(ours):.3f} "
+        f"(n={len(ours)}), difference {gap:+.3f} = {gap / math.sqrt(sum(errors)):+.1f} standard errors"
+    )
+
+
+def pipeline(data, name, repeats):
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    from nas_cluster.datasets import train_validation_split
+    from nas_cluster.datasets.npz import Npz
+    from nas_cluster.training.images import ImageStore
+
+    torch.set_num_threads(1)
+    arrays = Npz(path=str(data)).load()
+    settings = job(data).estimator
+    training, validation = train_validation_split(arrays.y_train, VALIDATION, 0)
+    store = ImageStore(arrays, training, validation, settings, "cpu")
+    rows = torch.from_numpy(store.plan(0).epoch(0).stacked())
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+        ]
+    )
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return IMAGES
+
+        def __getitem__(self, i):
+            return transform(Image.fromarray(arrays.x_train[i])), int(arrays.y_train[i])
+
+    fast, plain = [], []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        for step in rows[:200]:
+            store.training_batch(step, torch.float32)
+        fast.append(200 * BATCH / (time.perf_counter() - started))
+        loader = iter(torch.utils.data.DataLoader(Images(), BATCH, shuffle=True, num_workers=2))
+        next(loader)  # its workers are running
+        started, seen = time.perf_counter(), 0
+        for images, _ in loader:
+            seen += len(images)
+        plain.append(seen / (time.perf_counter() - started))
+    print(f"input pipeline, {name}, batch {BATCH}, images per second:")
+    print(f"  whole-batch tensors, one thread     {summary(fast)}")
+    print(f"  PIL + DataLoader, 2 workers         {summary(plain)}")
+    print(f"  ratio {statistics.median(fast) / statistics.median(plain):.1f}")
+
+
+def warm_trainer(data, **settings):
+    import torch
+
+    from nas_cluster.cluster.child_worker import worker_context
+
+    torch.set_num_threads(1)
+    config = job(data)
+    estimator = config.estimator.model_copy(update=settings)
+    return estimator.open(worker_context(config, device="cpu", test=False))
+
+
+def fixed(data, name, repeats):
+    """Children of 1 and of 5 steps (an epoch is one step and its evaluation): what is left without steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        with np.load(data) as arrays:
+            few = {k: arrays[k][:64] for k in arrays}
+        few = {k: (np.arange(len(v)) % 4 if k.startswith("y") else v) for k, v in few.items()}
+        path = Path(folder) / "few.npz"
+        np.savez(path, **few)
+        seconds = {epochs: [] for epochs in (1, 5)}
+        for epochs, times in seconds.items():
+            trainer = warm_trainer(path, epochs=epochs, validation=8, batch_size=56)
+            for number in range(20 * repeats):
+                started = time.perf_counter()
+                trainer.evaluate(child(number))
+                times.append(1000 * (time.perf_counter() - started))
+            del times[0]  # the first child of a worker
+    short, long = (statistics.median(times) for times in seconds.values())
+    print(f"a child of 1 step, {name}, ms: {summary(seconds[1])}")
+    print(f"a child of 5 steps, ms:         {summary(seconds[5])}")
+    print(f"fixed cost of a child in a warm worker, ms: {short - (long - short) / 4:.1f}")
+
+
+def evaluation(data, name, repeats):
+    import torch
+
+    from nas_cluster.core.task import ImageTask
+    from nas_cluster.training.image_classifier import evaluate
+
+    trainer = warm_trainer(data)
+    batches = trainer._store.evaluation_batches("validation", torch.float32)
+    config = job(data)
+    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10))
+    plain_batches = [(x.contiguous(), y) for x, y in batches]
+    images = sum(len(y) for _, y in batches)
+    fast, plain = [], []
+    for _ in range(repeats + 1):
+        model = model.to(memory_format=torch.channels_last)
+        started = time.perf_counter()
+        evaluate(model, batches, torch.bfloat16)
+        fast.append(images / (time.perf_counter() - started))
+        model = model.to(memory_format=torch.contiguous_format)
+        started = time.perf_counter()
+        evaluate(model, plain_batches, torch.float32)
+        plain.append(images / (time.perf_counter() - started))
+    print(f"evaluation, {name}, images per second, one thread:")
+    print(f"  bf16 channels_last {summary(fast[1:])}")
+    print(f"  fp32 NCHW          {summary(plain[1:])}")
+    print(f"  ratio {statistics.median(fast[1:]) / statistics.median(plain[1:]):.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["pipeline", "children", "fixed", "evaluation", "plain"])
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--name", help="what the data is called in the output")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
+    a = parser.parse_args()
+    if a.what == "plain":
+        plain_child(a.data, a.seed, a.workers)
+        return
+    print(f"{time.strftime('%Y-%m-%d')} · {machine()}")
+    run, repeats = {
+        "pipeline": (pipeline, 5),
+        "children": (children, 4),
+        "fixed": (fixed, 1),
+        "evaluation": (evaluation, 9),
+    }[a.what]
+    run(a.data, a.name or a.data.name, a.repeats or repeats)
+
+
+if __name__ == "__main__":
+    main()
