@@ -11,14 +11,14 @@ search: .venv/ready  ## set up, run the quickstart search, show its top five and
 	$(BIN)/nas-cluster report runs/quickstart
 
 test: .venv/ready check  ## everything CI runs
-	$(BIN)/pytest tests -m "not soak and ray"
+	$(BIN)/pytest tests -m "not soak and (ray or slow)"
 
 check: .venv/ready  ## format, lint, types, layers, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests -m "not soak and not ray"
+	$(BIN)/pytest tests -m "not soak and not ray and not slow"
 
 soak: .venv/ready  ## the long tests
 	$(BIN)/pytest tests -m soak

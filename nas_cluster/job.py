@@ -20,7 +20,8 @@ from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import CONFIG, JOURNAL, run_directory
+from nas_cluster.storage.layout import CONFIG, JOURNAL, is_remote, run_directory
+from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
 __all__ = ["execute", "load_run", "prepare", "resume", "resume_config", "run"]
@@ -61,6 +62,8 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
     directory = Path(directory)
     recorded = load_run(directory).config
     config = JobConfig.from_dict(apply_overrides(recorded, overrides), source=directory.name)
+    if is_remote(config.storage_path):
+        return config
     return config.model_copy(update={"storage_path": str(directory.resolve().parent), "name": directory.resolve().name})
 
 
@@ -77,7 +80,9 @@ def prepare(config: JobConfig) -> Path:
     """
     if config.estimator.uses_data:
         config.space.check(resident(config.dataset).task)
-    directory = run_directory(config.storage_path, config.name).absolute()  # actors have another working directory
+    directory = run_directory(config.storage_path, config.name)
+    if is_remote(config.storage_path):
+        Mirror(config.storage_path, config.name).pull(directory)
     if not (directory / JOURNAL).exists():
         if directory.exists() and any(directory.iterdir()):
             raise RunError(f"{directory}: is not empty and holds no run; choose another name or storage_path")

@@ -64,7 +64,7 @@ class Coordinator:
             self._journal.set_config(config.to_dict(), reason="continued with another config")
         self._commit = GroupCommit(self._journal)
         self._tally = Tally(config, self._journal, directory, clock)
-        self._snapshots = Snapshots(config, self._journal, directory, clock)
+        self._snapshots = Snapshots(config, self._journal, directory)
         self._pool = ChildPool(
             spawn,
             workers,
@@ -125,6 +125,8 @@ class Coordinator:
         self._tally.close()
         self._journal.heartbeat(self._tally.session_seconds)
         self._journal.close(ended)
+        if self._shards:
+            await self._snapshots.mirror()
         return Outcome(ended, self._stopping or "the budget is used", progress)
 
     async def _heartbeat(self) -> None:

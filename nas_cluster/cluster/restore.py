@@ -19,10 +19,10 @@ from nas_cluster.cluster.messages import ShardClient, ShardState
 from nas_cluster.cluster.parameter_server import fresh_state
 from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
-from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import ConfigError, RunError
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SNAPSHOTS
+from nas_cluster.storage.layout import SNAPSHOTS, is_remote
+from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.snapshots import SnapshotStore
 
 __all__ = ["Snapshots", "join_states", "resplit"]
@@ -31,11 +31,13 @@ __all__ = ["Snapshots", "join_states", "resplit"]
 class Snapshots:
     """Takes and restores the snapshots of one run."""
 
-    def __init__(self, config: JobConfig, journal: Journal, directory: Path, clock: Clock) -> None:
+    def __init__(self, config: JobConfig, journal: Journal, directory: Path) -> None:
         self._config = config
         self._journal = journal
         self._store = SnapshotStore(directory / SNAPSHOTS)
-        self._clock = clock
+        remote = is_remote(config.storage_path)
+        self._mirror = Mirror(config.storage_path, config.name) if remote else None
+        self._directory = directory
         self._layout = Layout((), ())
         self._last = 0
         self._busy = asyncio.Lock()
@@ -70,6 +72,7 @@ class Snapshots:
         ]
         await asyncio.gather(*(shard.restore(state) for shard, state in zip(shards, states, strict=True)))
         self._write(states)
+        await self.mirror()
         return self._next_updates(states)
 
     async def take_when_due(self, shards: Sequence[ShardClient], version: int) -> None:
@@ -91,6 +94,12 @@ class Snapshots:
                     return
             states = await asyncio.gather(*(shard.snapshot(version) for shard in shards))
             self._write(states)
+            await self.mirror()
+
+    async def mirror(self) -> None:
+        """Copy the run to where it is mirrored, if it is; the search goes on meanwhile."""
+        if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.push, self._directory)
 
     def _write(self, states: Sequence[ShardState]) -> None:
         arrays, meta = join_states(states)

@@ -5,26 +5,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from nas_cluster.core.folders import cache_root
 from nas_cluster.datasets.base import Dataset, ImageArrays
 
-__all__ = ["cache_root", "resident"]
+__all__ = ["resident"]
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-
-
-def cache_root() -> Path:
-    """`NAS_CLUSTER_CACHE`, or nas_cluster in the user's cache folder."""
-    chosen = os.environ.get("NAS_CLUSTER_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas_cluster"
 
 
 def resident(dataset: Dataset) -> ImageArrays:

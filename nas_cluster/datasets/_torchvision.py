@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_cluster.core.errors import DataError
-from nas_cluster.datasets._cache import cache_root
+from nas_cluster.core.folders import cache_root
 from nas_cluster.datasets.base import Dataset, ImageArrays
 
 __all__ = ["TorchvisionDataset"]

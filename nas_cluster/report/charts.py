@@ -80,7 +80,7 @@ def reward_chart(rewards: Series, failed: Sequence[bool]) -> str:
             thin = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), 400)).astype(int))
             axes.plot(number[window - 1 :][thin], mean[thin], color=PALETTE[0], lw=2, label=f"mean of {window}")
         best = np.maximum.accumulate(np.where(bad, -np.inf, values))
-        steps = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
+        steps = np.flatnonzero(best > np.append(-np.inf, best[:-1]))
         steps = np.append(steps, len(best) - 1)
         axes.step(number[steps], best[steps], where="post", color=PALETTE[1], lw=1.6, label="best so far")
         axes.set_xlabel("child")

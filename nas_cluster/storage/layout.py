@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.folders import cache_root
 
 __all__ = [
     "CONFIG",
@@ -16,6 +18,7 @@ __all__ = [
     "SNAPSHOTS",
     "TENSORBOARD",
     "check_run_name",
+    "is_remote",
     "run_directory",
 ]
 
@@ -38,6 +41,15 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def run_directory(storage_path: str | Path, name: str) -> Path:
-    """Where the run `name` lives below a local storage path."""
-    return Path(storage_path).expanduser() / check_run_name(name)
+def run_directory(storage_path: str, name: str) -> Path:
+    """Where the run `name` lives on this machine. One that is mirrored to a URL has its working copy in the cache."""
+    check_run_name(name)
+    if is_remote(storage_path):
+        place = hashlib.sha256(storage_path.encode()).hexdigest()[:12]
+        return cache_root() / "runs" / place / name
+    return Path(storage_path).expanduser().absolute() / name
+
+
+def is_remote(storage_path: str) -> bool:
+    """Whether a storage path is an fsspec URL, to which the run is mirrored."""
+    return "://" in storage_path

@@ -15,6 +15,7 @@ from nas_cluster.storage.snapshots import SnapshotStore
 
 from test_search_in_process import trace  # isort: skip
 
+pytestmark = pytest.mark.slow
 FORK = multiprocessing.get_context("fork")
 
 

@@ -1,12 +1,15 @@
 """A job's config: what is read, what is refused, and in which words."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nas_cluster.config import JobConfig
 from nas_cluster.config.schema import job_schema
 from nas_cluster.core.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 GOOD = """
 name: demo
@@ -187,3 +190,19 @@ def test_the_schema_knows_every_kind_and_option():
     for word in ("layerwise_cnn", "reinforce", "simulated", "digits", "parameter_shards", "max_children"):
         assert f'"{word}"' in text
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_loads_and_is_listed(path):
+    config = JobConfig.load(path)
+    assert config.name == path.stem
+    assert f"`{path.name}`" in (CONFIGS / "README.md").read_text()
+
+
+def test_the_papers_topology_is_the_papers():
+    config = JobConfig.load(CONFIGS / "nas_rl_cifar10.yaml")
+    t = config.topology
+    assert (t.parameter_shards, t.controller_replicas, t.children_per_replica) == (20, 100, 8)
+    assert config.budget.max_children == 12_800
+    assert config.strategy.optimizer.learning_rate == 0.0006
+    assert config.estimator.reward_of(0.9) == pytest.approx(0.729)

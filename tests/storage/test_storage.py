@@ -297,7 +297,7 @@ def test_run_names_cannot_leave_the_storage_root(name):
 
 
 def test_run_directory(tmp_path):
-    assert run_directory(tmp_path, "my-run_1.2") == tmp_path / "my-run_1.2"
+    assert run_directory(str(tmp_path), "my-run_1.2") == tmp_path / "my-run_1.2"
 
 
 @pytest.fixture

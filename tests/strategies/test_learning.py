@@ -47,6 +47,7 @@ def test_reinforce_beats_random(seed):
     assert learned > by_chance + 0.05
 
 
+@pytest.mark.slow
 def test_with_rewards_shuffled_among_the_children_it_does_not_learn():
     last = slice(-CHILDREN // 10, None)
     chance = [search(Random(), seed).mean() for seed in range(4)]

@@ -1,0 +1,144 @@
+"""A run on shared or object storage: numbered, checksummed copies of the local run directory.
+
+A live database is never put on a network file system; it stays on a local disk, and after every snapshot a consistent
+copy of it goes to the mirror. The manifest is written last, so an upload that was cut off is no copy. Any machine can
+take the run over from the newest copy whose checksums are right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from nas_cluster.core.errors import Fenced, RunError
+from nas_cluster.storage.journal import connect
+from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
+
+__all__ = ["Mirror"]
+
+_MARKER = "mirrored"
+"""File in the local directory: number of the copy it stands at."""
+_KEPT = 3
+
+
+class Mirror:
+    """The copies of one run below `url` (any fsspec URL: s3://, gs://, file:// for a shared folder)."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._place = f"{url.rstrip('/')}/{name}"
+        self._fs, self._root = fsspec.core.url_to_fs(self._place)
+
+    def push(self, directory: Path) -> None:
+        """Add a copy of the run. Raises Fenced when another machine has added one since this one last did."""
+        numbers = self._numbers()
+        newest = numbers[-1] if numbers else 0
+        if newest != _marker(directory):
+            raise Fenced(f"another machine has taken this run over ({self._place}, copy {newest})")
+        number = newest + 1
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = Path(scratch) / JOURNAL
+            paths = _copy_journal(directory, copy)
+            files = {f"journal-{number:06d}.sqlite": copy, CONFIG: directory / CONFIG}
+            files |= {f"{SNAPSHOTS}/{path}": directory / SNAPSHOTS / path for path in paths}
+            manifest = {}
+            for name, source in files.items():
+                data = source.read_bytes()
+                manifest[name] = hashlib.sha256(data).hexdigest()
+                if not (name.startswith(SNAPSHOTS) and self._fs.exists(f"{self._root}/{name}")):
+                    self._write(name, data)
+        self._write(_manifest(number), json.dumps(manifest).encode())
+        (directory / _MARKER).write_text(str(number))
+        for old in numbers[: -(_KEPT - 1)]:
+            self._drop(old)
+
+    def pull(self, directory: Path) -> None:
+        """Bring the local directory to the newest good copy, unless it is there already or no copy exists.
+
+        Raises RunError when there are copies and none of them is good.
+        """
+        numbers = self._numbers()
+        if not numbers or (numbers[-1] == _marker(directory) and (directory / JOURNAL).exists()):
+            return
+        for number in reversed(numbers):
+            with tempfile.TemporaryDirectory(dir=_parent(directory)) as scratch:
+                fetched = Path(scratch) / "run"
+                if self._fetch(number, fetched):
+                    (fetched / _MARKER).write_text(str(numbers[-1]))
+                    shutil.rmtree(directory, ignore_errors=True)
+                    fetched.rename(directory)
+                    return
+        raise RunError(f"{self._place}: none of its {len(numbers)} copies is whole; restore one from a backup")
+
+    def _fetch(self, number: int, target: Path) -> bool:
+        """Download one copy; False when anything of it is missing or damaged."""
+        try:
+            manifest: dict[str, str] = json.loads(self._fs.cat_file(f"{self._root}/{_manifest(number)}"))
+            for name, digest in manifest.items():
+                data = self._fs.cat_file(f"{self._root}/{name}")
+                if hashlib.sha256(data).hexdigest() != digest and name != CONFIG:
+                    return False
+                path = target / (JOURNAL if name.startswith("journal-") else name)
+                if not path.resolve().is_relative_to(target.resolve()):
+                    return False
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            connect(target, writable=True).close()
+        except (OSError, ValueError, RunError):
+            return False
+        return True
+
+    def _numbers(self) -> list[int]:
+        """Numbers of the copies whose manifest is there, ascending."""
+        self._fs.invalidate_cache()
+        names = [Path(p).name for p in self._fs.ls(self._root, detail=False)] if self._fs.exists(self._root) else []
+        return sorted(int(name[9:15]) for name in names if name.startswith("manifest-"))
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = f"{self._root}/{name}"
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, data)
+
+    def _drop(self, number: int) -> None:
+        """Remove an old copy, and snapshots that no kept manifest names."""
+        for name in (_manifest(number), f"journal-{number:06d}.sqlite"):
+            self._fs.rm_file(f"{self._root}/{name}")
+        named: set[str] = set()
+        for kept in self._numbers():
+            named |= set(json.loads(self._fs.cat_file(f"{self._root}/{_manifest(kept)}")))
+        for path in self._fs.ls(f"{self._root}/{SNAPSHOTS}", detail=False):
+            if f"{SNAPSHOTS}/{Path(path).name}" not in named:
+                self._fs.rm_file(path)
+
+
+def _manifest(number: int) -> str:
+    return f"manifest-{number:06d}.json"
+
+
+def _marker(directory: Path) -> int:
+    try:
+        return int((directory / _MARKER).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _parent(directory: Path) -> Path:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return directory.parent
+
+
+def _copy_journal(directory: Path, copy: Path) -> list[str]:
+    """A consistent copy of a live journal; the snapshot files that it names."""
+    source: Any = connect(directory, writable=False)
+    target = sqlite3.connect(copy)
+    source.backup(target)
+    paths = [row[0] for row in target.execute("SELECT path FROM snapshots")]
+    target.close()
+    source.close()
+    return paths

@@ -1,0 +1,137 @@
+"""The report is one self-contained page, whatever the run holds."""
+
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from nas_cluster import job
+from nas_cluster.core.drawing import Drawing, Edge, Node
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.report import write_report
+from nas_cluster.report.drawing import _HEIGHT, _place, layers_of, svg_of
+from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
+from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.rows import BatchRow, ChildRow
+
+VOID = {"meta", "br", "hr", "img", "input", "link", "path", "rect", "use", "line", "circle"}
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that is not closed, or closed twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(directory):
+    path = write_report(job.load_run(directory), directory / "report.html")
+    text = path.read_text()
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?:https?:)?//", text), "no request leaves the page"
+    assert "@import" not in text
+    return text, " ".join(parser.text)
+
+
+def test_a_finished_search(simulated_job, tmp_path):
+    job.execute(simulated_job(estimator={"faults": {5: "exception"}}), local=True)
+    html, text = page_of(tmp_path / "job")
+    for part in ("Reward over children", "The best architectures", "Where the controller's probability went"):
+        assert part in text
+    assert "simulated exception" in text
+    assert html.count('<svg class="drawing"') == 4
+    assert "filter height" in text
+
+
+def test_an_empty_run_and_one_that_only_failed(simulated_job, tmp_path):
+    directory = job.prepare(simulated_job(name="empty"))
+    assert "No child has been scored yet" in page_of(directory)[1]
+    config = simulated_job(name="failed", estimator={"fault_rate": 1.0}, budget={"max_children": 12})
+    job.execute(config, local=True)
+    assert "12" in page_of(tmp_path / "failed")[1]
+
+
+def test_hostile_text_is_escaped(simulated_job, tmp_path):
+    directory = job.prepare(simulated_job(name="hostile"))
+    with Journal.open(directory) as journal:
+        config = journal.config
+        config["space"]["kind"] = "<script>alert(1)</script>:X"
+        journal.set_config(config, "<img src=x onerror=alert(2)>")
+    html, _ = page_of(directory)
+    assert "<script" not in html
+    assert "<img" not in html
+
+
+def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
+    directory = job.prepare(simulated_job(name="large"))
+    space = LayerwiseCNN(layers=3)
+    rng = np.random.default_rng(0)
+    scalars = {"entropy": 1.0, "baseline": 0.5, "loss": 0.1, "gradient_norm": 1.0}
+    with Journal.open(directory) as journal, journal.transaction():
+        for update in range(1600):
+            rows = []
+            for index in range(8):
+                tokens, number = space.random(rng), update * 8 + index
+                architecture = space.decode(tokens)
+                child = Child(ChildId(0, update, index), number, tokens, architecture.to_json(), str(number), 0)
+                rows.append(ChildRow(child, -1.0, 1.0, planned_at=float(number)))
+            journal.plan(BatchRow(0, update, update, "h", float(update)), rows)
+            for row in rows:
+                n = row.child.number
+                score = Evaluation(metric=float(rng.random()), seconds=1.0)
+                journal.done(
+                    str(row.child.child_id),
+                    score,
+                    score.metric,
+                    started_at=n,
+                    finished_at=n + 5.0,
+                    worker="w",
+                    attempts=1,
+                )
+            journal.applied(0, update, applied_at=update, staleness=1, outcome="applied", scalars=scalars)
+    started = time.perf_counter()
+    html, _ = page_of(directory)
+    assert time.perf_counter() - started < 20
+    assert len(html) < 1_500_000
+
+
+def random_drawing(rng, nodes):
+    made = tuple(Node(str(i), f"label {'x' * int(rng.integers(12))}", "conv") for i in range(nodes))
+    edges = tuple(Edge(str(a), str(b)) for b in range(nodes) for a in range(b) if rng.random() < 0.4)
+    return Drawing(made, edges)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5, 12, 40])
+def test_boxes_do_not_overlap_and_every_edge_is_drawn(nodes):
+    rng = np.random.default_rng(nodes)
+    for _ in range(10):
+        drawing = random_drawing(rng, nodes)
+        boxes = list(_place(drawing).values())
+        for i, a in enumerate(boxes):
+            for b in boxes[i + 1 :]:
+                apart = a.right <= b.x or b.right <= a.x or a.y + _HEIGHT <= b.y or b.y + _HEIGHT <= a.y
+                assert apart
+        layer = layers_of(drawing)
+        assert all(layer[e.source] < layer[e.target] for e in drawing.edges)
+        svg = svg_of(drawing)
+        assert svg.count('class="edge') == len(drawing.edges)
+        assert svg.count("<rect") == nodes

@@ -1,0 +1,70 @@
+"""A run on shared storage: taken over by another machine, torn uploads, fencing."""
+
+import shutil
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.core.errors import Fenced, RunError
+from nas_cluster.storage.layout import run_directory
+from nas_cluster.storage.mirror import Mirror
+
+from test_search_in_process import trace  # isort: skip
+
+
+@pytest.fixture
+def shared(tmp_path):
+    return (tmp_path / "shared").as_uri()
+
+
+def machine(monkeypatch, path):
+    """From here on, work as a machine whose local disk is `path`."""
+    monkeypatch.setenv("NAS_CLUSTER_CACHE", str(path))
+
+
+def test_another_machine_takes_the_run_over_and_comes_out_the_same(simulated_job, tmp_path, shared, monkeypatch):
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(name="moved", storage_path=shared, budget={"max_children": 33}), local=True)
+    machine(monkeypatch, tmp_path / "two")
+    config = simulated_job(name="moved", storage_path=shared)
+    assert not run_directory(shared, "moved").exists()
+    job.execute(config, local=True)
+    record = job.load_run(run_directory(shared, "moved"))
+    assert len(record.sessions()) == 2
+    job.execute(simulated_job(name="whole"), local=True)
+    assert trace(record) == trace(job.load_run(tmp_path / "whole"))
+
+
+def test_a_torn_or_damaged_copy_is_passed_over(simulated_job, tmp_path, shared, monkeypatch):
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(name="torn", storage_path=shared), local=True)
+    copies = sorted((tmp_path / "shared" / "torn").glob("journal-*.sqlite"))
+    assert len(copies) == 3
+    copies[-1].write_bytes(copies[-1].read_bytes()[:-100])
+    machine(monkeypatch, tmp_path / "two")
+    Mirror(shared, "torn").pull(run_directory(shared, "torn"))
+    assert job.load_run(run_directory(shared, "torn")).counts()["planned"] > 0
+    for copy in copies:
+        copy.write_bytes(b"")
+    shutil.rmtree(tmp_path / "two")
+    with pytest.raises(RunError, match="none of its 3 copies is whole"):
+        Mirror(shared, "torn").pull(run_directory(shared, "torn"))
+
+
+def test_a_machine_that_lost_the_run_is_fenced(simulated_job, tmp_path, shared, monkeypatch):
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(name="fenced", storage_path=shared, budget={"max_children": 12}), local=True)
+    older = run_directory(shared, "fenced")
+    machine(monkeypatch, tmp_path / "two")
+    job.execute(simulated_job(name="fenced", storage_path=shared, budget={"max_children": 24}), local=True)
+    with pytest.raises(Fenced, match="another machine has taken this run over"):
+        Mirror(shared, "fenced").push(older)
+
+
+def test_old_copies_and_their_snapshots_go(simulated_job, tmp_path, shared, monkeypatch):
+    machine(monkeypatch, tmp_path / "one")
+    topology = {"snapshot_every": 1}
+    job.execute(simulated_job(name="kept", storage_path=shared, topology=topology), local=True)
+    place = tmp_path / "shared" / "kept"
+    assert len(list(place.glob("manifest-*"))) == 3
+    assert len(list((place / "snapshots").iterdir())) <= 6
