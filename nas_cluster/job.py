@@ -70,6 +70,9 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
 def execute(config: JobConfig, *, local: bool = False, on_progress: OnProgress = lambda progress: None) -> Outcome:
     """One session of a job: prepare its directory, search, say how it ended. SIGINT and SIGTERM stop it cleanly."""
     directory = prepare(config)
+    finished = _finished(config, directory)
+    if finished is not None:
+        return finished
     return asyncio.run(_session(config, directory, make_wiring(local), on_progress))
 
 
@@ -94,6 +97,24 @@ def prepare(config: JobConfig) -> Path:
     if config.difference(recorded):  # the coordinator records it
         (directory / CONFIG).write_text(write_yaml(config.to_dict()), encoding="utf-8")
     return directory
+
+
+def _finished(config: JobConfig, directory: Path) -> Outcome | None:
+    """The outcome of a job whose budget is used already: to run it again is to do nothing."""
+    record = load_run(directory)
+    if record.state() != "done" or config.difference(JobConfig.from_dict(record.config)):
+        return None
+    counts, best = record.counts(), record.top(1)
+    progress = Progress(
+        children_done=counts["done"],
+        children_failed=counts["failed"],
+        children_cached=counts["cached"],
+        max_children=config.budget.max_children,
+        best_reward=best[0].reward if best else None,
+        best_child=str(best[0].child.child_id) if best else None,
+        active_seconds=record.active_seconds(),
+    )
+    return Outcome("done", "the budget was used before", progress)
 
 
 async def _session(config: JobConfig, directory: Path, wiring: Wiring, on_progress: OnProgress) -> Outcome:

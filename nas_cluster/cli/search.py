@@ -55,6 +55,8 @@ def _search(config: JobConfig, local: bool) -> None:
 
 
 def _say_outcome(outcome: Outcome, directory: Path) -> None:
+    if directory.is_relative_to(Path.cwd()):
+        directory = directory.relative_to(Path.cwd())
     done = outcome.progress.children_done
     if outcome.ended == "done":
         click.echo(f"done: {done} children in {directory}")

@@ -8,7 +8,7 @@ reach a replica. After a crash the same calls come again; what is already in the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -78,7 +78,8 @@ class Coordinator:
         self._failure: BaseException | None = None
         self._rounds_open: dict[int, bool] = {}
         self._admitted = 0
-        self._numbers: Iterator[int] = count()
+        self._used: set[int] = set()
+        self._first_free = 0
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -97,8 +98,8 @@ class Coordinator:
         await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
         self._shards = shards
         self._admitted = self._journal.counts()["planned"]
-        used = self._journal.used_numbers()
-        self._numbers = (number for number in count() if number not in used)
+        self._used = self._journal.used_numbers()
+        self._first_free = next(number for number in count() if number not in self._used)
         return await self._snapshots.restore(shards)
 
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]:
@@ -168,8 +169,17 @@ class Coordinator:
         if allowed <= 0:
             return None
         self._admitted += allowed
-        numbers = [next(self._numbers) for _ in range(allowed)]
-        return Admission(numbers[0], allowed)
+        return Admission(self._take_numbers(allowed), allowed)
+
+    def _take_numbers(self, count: int) -> int:
+        """The first of `count` unused numbers in a row. What a crash left unused is filled where it is long enough."""
+        first = self._first_free
+        while not self._used.isdisjoint(range(first, first + count)):
+            first += 1
+        self._used.update(range(first, first + count))
+        while self._first_free in self._used:
+            self._first_free += 1
+        return first
 
     def _admit_round(self, replica: int, update: int) -> Admission | None:
         """In synchronous mode numbers follow from the round, and a round is open to all replicas or to none."""
@@ -226,7 +236,7 @@ class Coordinator:
     def _planned(self, request: BatchRequest, index: int) -> ChildRow:
         """The row of a child that was never planned before."""
         number = request.admission.first_number + index
-        space = self._space.at(number)
+        space = self._space.at(request.admission.first_number)
         architecture = space.decode(request.proposal.tokens[index])
         if self._config.cache:
             architecture = space.canonical(architecture)

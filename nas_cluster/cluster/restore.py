@@ -97,7 +97,7 @@ class Snapshots:
             await self.mirror()
 
     async def mirror(self) -> None:
-        """Copy the run to where it is mirrored, if it is; the search goes on meanwhile."""
+        """Copy the run to where it is mirrored, if it is; other replicas go on meanwhile."""
         if self._mirror is not None:
             await asyncio.to_thread(self._mirror.push, self._directory)
 

@@ -110,8 +110,15 @@ class Supervisor:
     async def run(self, stop: Stop) -> Outcome:
         """Search until the budget is used, a stop is asked for, or the run cannot go on.
 
-        Raises UserError when the input turns out to be wrong (a dataset that a worker cannot read).
+        Raises UserError when the input turns out to be wrong (a dataset that a worker cannot read), and RunStopped
+        when the coordinator is lost.
         """
+        try:
+            return await self._run(stop)
+        except PartLost as lost:
+            raise RunStopped(f"the coordinator was lost, nothing committed is: {lost}") from lost
+
+    async def _run(self, stop: Stop) -> Outcome:
         coordinator = await self._wiring.start_coordinator(self._config, self._directory)
         await coordinator.start()
         watch = asyncio.create_task(self._watch(coordinator, stop))

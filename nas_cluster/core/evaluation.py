@@ -54,6 +54,11 @@ class Child:
     key: str
     seed: int
 
+    @property
+    def stage(self) -> int:
+        """Number of its minibatch's first child: where a growing space (`SearchSpace.at`) was taken for all of them."""
+        return self.number - self.child_id.index
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for a pipe."""
         return asdict(self)

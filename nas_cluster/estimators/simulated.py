@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,7 @@ from nas_cluster.core.errors import Diverged
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.seeds import stream
 from nas_cluster.estimators.base import AsyncEvaluator, Estimator, Evaluator, WorkerContext
+from nas_cluster.spaces import SearchSpace
 
 __all__ = ["Duration", "Simulated", "agreement"]
 
@@ -66,8 +67,7 @@ class Simulated(Estimator):
 
     def open(self, context: WorkerContext) -> Evaluator | AsyncEvaluator:
         """The simulator for this worker."""
-        spec = context.space.decisions()
-        return _Isolated(self, spec) if self.isolated else _Shared(self, spec)
+        return _Isolated(self, context.space) if self.isolated else _Shared(self, context.space)
 
     def reward_of(self, metric: float) -> float:
         """The metric itself."""
@@ -80,10 +80,10 @@ class Simulated(Estimator):
             return [f"estimator.faults: {', '.join(fatal)} would end a shared worker; set isolated: true"]
         return []
 
-    def metric(self, child: Child, spec: DecisionSpec) -> float:
+    def metric(self, child: Child, space: SearchSpace[Any]) -> float:
         """What an undisturbed evaluation of `child` measures."""
         noise = self.noise * float(stream(child.seed, "noise").standard_normal()) if self.noise else 0.0
-        return agreement(spec, child.tokens, self.target_seed) + noise
+        return agreement(space.at(child.stage).decisions(), child.tokens, self.target_seed) + noise
 
     def fault(self, child: Child) -> Fault | None:
         """What happens to `child`."""
@@ -113,9 +113,9 @@ def _target(seed: int, name: str, cardinality: int) -> int:
 
 
 class _Shared:
-    def __init__(self, settings: Simulated, spec: DecisionSpec) -> None:
+    def __init__(self, settings: Simulated, space: SearchSpace[Any]) -> None:
         self._settings = settings
-        self._spec = spec
+        self._space = space
 
     async def evaluate(self, child: Child) -> Evaluation:
         seconds = self._settings.duration.draw(child.seed)
@@ -126,13 +126,13 @@ class _Shared:
             await asyncio.Event().wait()
         if fault is not None:
             return _suffer(fault)
-        return Evaluation(metric=self._settings.metric(child, self._spec), seconds=seconds)
+        return Evaluation(metric=self._settings.metric(child, self._space), seconds=seconds)
 
 
 class _Isolated:
-    def __init__(self, settings: Simulated, spec: DecisionSpec) -> None:
+    def __init__(self, settings: Simulated, space: SearchSpace[Any]) -> None:
         self._settings = settings
-        self._spec = spec
+        self._space = space
 
     def evaluate(self, child: Child) -> Evaluation:
         seconds = self._settings.duration.draw(child.seed)
@@ -140,7 +140,7 @@ class _Isolated:
         fault = self._settings.fault(child)
         if fault is not None:
             return _suffer(fault)
-        return Evaluation(metric=self._settings.metric(child, self._spec), seconds=seconds)
+        return Evaluation(metric=self._settings.metric(child, self._space), seconds=seconds)
 
 
 def _suffer(fault: Fault) -> Evaluation:

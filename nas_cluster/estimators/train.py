@@ -93,7 +93,7 @@ class _Trainer:
         )
 
     def _build(self, child: Child) -> nn.Module:
-        space = self._context.space.at(child.number)
+        space = self._context.space.at(child.stage)
         return space.build_child(space.parse(child.architecture), self._store.task)
 
 

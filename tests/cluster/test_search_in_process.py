@@ -67,8 +67,9 @@ def test_running_a_finished_job_again_changes_nothing(simulated_job):
     _, record = search(simulated_job())
     before = trace(record)
     outcome, record = search(simulated_job())
-    assert outcome.ended == "done"
+    assert (outcome.ended, outcome.progress.children_done) == ("done", 60)
     assert trace(record) == before
+    assert len(record.sessions()) == 1
 
 
 def test_shards_may_change_between_sessions(simulated_job):
@@ -93,6 +94,21 @@ def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(sim
     if how == "wait":
         assert max(b.staleness for b in record.batches()) <= 4
         assert all(b.outcome == "applied" for b in record.batches())
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_space_that_grows_is_searched_and_resumed_by_one_controller(simulated_job, mode):
+    """The step from 2 to 4 layers falls inside a minibatch, and the run is broken off before and continued after it."""
+    growth = {"space": {"layers": 2, "growth": {"by": 2, "every": 20}}, "mode": mode}
+    search(simulated_job(name="grown", budget={"max_children": 14}, **growth))
+    outcome, record = search(simulated_job(name="grown", budget={"max_children": 66}, **growth))
+    assert outcome.ended == "done"
+    depths = {row.child.stage: len(row.child.architecture["layers"]) for row in record.children()}
+    assert depths == {stage: 2 + 2 * (stage // 20) for stage in depths}
+    assert set(depths.values()) == {2, 4, 6, 8}
+    if mode == "synchronous":
+        _, whole = search(simulated_job(name="whole", budget={"max_children": 66}, **growth))
+        assert trace(record) == trace(whole)
 
 
 def test_random_search_on_the_same_engine(simulated_job):

@@ -14,6 +14,7 @@ from nas_cluster import job
 from nas_cluster.cluster.ray_wiring import RayWiring
 from nas_cluster.cluster.supervisor import Stop, Supervisor
 from nas_cluster.config.loading import write_yaml
+from nas_cluster.core.errors import RunStopped
 from nas_cluster.retrain import retrain
 
 from test_search_in_process import trace  # isort: skip
@@ -96,6 +97,34 @@ def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simu
     whole = simulated_job(name="whole", **slow)
     job.execute(whole, local=True)
     assert trace(broken) == trace(record_of(whole))
+
+
+def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simulated_job):
+    import ray
+
+    slow = {"estimator": {"duration": {"seconds": 0.05}}, "budget": {"max_children": 90}}
+    config = simulated_job(name="broken", **slow)
+    directory = job.prepare(config)
+    wiring = RayWiring()
+    wiring.connect()
+
+    async def scenario():
+        supervisor = Supervisor(config, directory, wiring)
+        run = asyncio.create_task(supervisor.run(Stop()))
+        while supervisor.state.value != "running":
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        ray.kill(wiring._hosts[0])
+        with pytest.raises(RunStopped, match="the coordinator was lost"):
+            await run
+
+    asyncio.run(scenario())
+    asyncio.run(wiring.close())
+    assert 0 < record_of(config).counts()["done"] < 90
+    assert job.execute(config, local=True).ended == "done"
+    whole = simulated_job(name="whole", **slow)
+    job.execute(whole, local=True)
+    assert trace(record_of(config)) == trace(record_of(whole))
 
 
 def test_kill_9_of_the_driver(ray_address, simulated_job, tmp_path):

@@ -110,6 +110,14 @@ def test_conformance_of_the_variants(options):
     check_space(LayerwiseCNN(**{"layers": 4, "filters": (4, 8), **options}), samples=8)
 
 
+def test_the_depth_schedule_is_the_papers():
+    """F-A7: depth(n) = 6 + 2 floor(n / 1600)."""
+    space = LayerwiseCNN(growth={"by": 2, "every": 1600})
+    assert [space.at(n).layers for n in (0, 1599, 1600, 12_799)] == [6, 6, 8, 20]
+    assert {d.group for d in space.decisions()} == {d.group for d in space.at(12_799).decisions()}
+    assert LayerwiseCNN(growth={"until": 10}).at(10**6).layers == 10
+
+
 def test_architectures_outside_the_space_are_named():
     space = LayerwiseCNN(layers=2)
     with pytest.raises(ValueError, match="layer 2: filters 99"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -45,6 +45,14 @@ class CNNArchitecture(Architecture):
         return tuple(number for number in range(1, len(self.layers) + 1) if number not in read)
 
 
+class Growth(Options):
+    """Depth schedule: `by` more layers after every `every` children, up to `until` (Zoph & Le 2017, section 4.1)."""
+
+    by: int = Field(2, ge=1)
+    every: int = Field(1600, ge=1)
+    until: int = Field(62, ge=1, le=62)
+
+
 class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     """Per layer: filter height and width, optional strides, number of filters, and which earlier layers it reads."""
 
@@ -58,6 +66,8 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     """Choices of a predicted stride, for height and width each; null: stride 1 everywhere."""
     skip_connections: bool = True
     """Anchor points choose each layer's inputs; otherwise each layer reads the one before it."""
+    growth: Growth | None = None
+    """The paper's: 6 layers, 2 more after every 1,600 children; null: the depth stays."""
     padding: Literal["bottom_right", "centre"] = "bottom_right"
     """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
 
@@ -120,6 +130,13 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
             elif layer.inputs != (number - 1,):
                 raise ValueError(f"layer {number}: inputs {list(layer.inputs)}, without skips only {number - 1}")
         return tuple(tokens)
+
+    def at(self, number: int) -> Self:
+        """The space of this depth at child `number`; it grows no further by itself."""
+        if self.growth is None:
+            return self
+        grown = self.layers + self.growth.by * (number // self.growth.every)
+        return self.model_copy(update={"layers": max(self.layers, min(grown, self.growth.until)), "growth": None})
 
     def build_child(self, architecture: CNNArchitecture, task: Task) -> nn.Module:
         """The child network (child.py)."""

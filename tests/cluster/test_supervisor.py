@@ -1,0 +1,107 @@
+"""The supervisor's states and its policy; a lost part without any cluster."""
+
+import asyncio
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.cluster.messages import PartLost
+from nas_cluster.cluster.supervisor import _LEGAL, State, Stop, Supervisor, may_recover
+from nas_cluster.cluster.wiring import InProcess
+from nas_cluster.core.errors import RunStopped
+
+from test_search_in_process import trace  # isort: skip
+
+
+class Loses(InProcess):
+    """In process, but the first `times` sets of replicas lose one in the middle of minibatch `update`."""
+
+    def __init__(self, times, update):
+        super().__init__()
+        self.times, self.update = times, update
+
+    async def start_replicas(self, config, indices, shards, coordinator):
+        replicas = await super().start_replicas(config, indices, shards, coordinator)
+        if indices and self.times > 0:
+            self.times -= 1
+            step = replicas[-1].step
+
+            async def lossy(update):
+                if update == self.update:
+                    raise PartLost(f"scripted loss of replica {indices[-1]}")
+                return await step(update)
+
+            replicas[-1].step = lossy
+        return replicas
+
+
+def run(config, wiring):
+    directory = job.prepare(config)
+    return asyncio.run(Supervisor(config, directory, wiring).run(Stop())), job.load_run(directory)
+
+
+@pytest.mark.parametrize("update", [0, 4, 9])
+def test_a_lost_replica_changes_nothing(simulated_job, update):
+    outcome, broken = run(simulated_job(name="broken"), Loses(3, update))
+    assert outcome.ended == "done"
+    assert [event.kind for event in broken.events()] == ["part_lost"] * 3
+    _, whole = run(simulated_job(name="whole"), InProcess())
+    assert trace(broken) == trace(whole)
+
+
+def test_in_asynchronous_mode_every_gradient_still_counts_once(simulated_job):
+    config = simulated_job(mode="asynchronous", topology={"controller_replicas": 3})
+    outcome, record = run(config, Loses(4, 3))
+    assert outcome.ended == "done"
+    assert record.counts()["done"] == 60
+    assert outcome.progress.updates == len(record.batches())
+
+
+def test_losses_without_end_stop_the_run_resumable(simulated_job):
+    config = simulated_job(failures={"max_restarts": 2})
+    outcome, record = run(config, Loses(100, 2))
+    assert outcome.ended == "failed"
+    assert "2 restarts" in outcome.reason
+    assert record.state() == "failed"
+    assert run(config, InProcess())[0].ended == "done"
+
+
+def test_a_stop_before_anything_runs(simulated_job):
+    config = simulated_job()
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+        stop.ask("never mind", "interrupted")
+        stop.ask("too late", "stopped")
+        return await Supervisor(config, directory, InProcess()).run(stop)
+
+    outcome = asyncio.run(scenario())
+    assert (outcome.ended, outcome.reason) == ("interrupted", "never mind")
+    assert job.load_run(directory).state() == "interrupted"
+
+
+def test_the_policy():
+    assert may_recover(0, 1, coordinator_alive=True)
+    assert not may_recover(1, 1, coordinator_alive=True)
+    assert not may_recover(0, 1, coordinator_alive=False)
+
+
+def test_states_only_lead_forward():
+    assert _LEGAL[State.ENDED] == set()
+    assert all(
+        State.ENDING in following for state, following in _LEGAL.items() if state not in (State.ENDING, State.ENDED)
+    )
+
+
+def test_an_illegal_transition_is_a_bug(simulated_job, tmp_path):
+    supervisor = Supervisor(simulated_job(), tmp_path, InProcess())
+    with pytest.raises(AssertionError, match="starting cannot become ended"):
+        supervisor._enter(State.ENDED)
+
+
+def test_run_stopped_is_raised_by_the_python_face(simulated_job):
+    from nas_cluster import run as search
+
+    with pytest.raises(RunStopped, match="failed in a row"):
+        search(simulated_job(estimator={"fault_rate": 1.0}, failures={"max_in_a_row": 3}), local=True)
