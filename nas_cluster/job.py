@@ -82,7 +82,7 @@ def prepare(config: JobConfig) -> Path:
     Raises DataError (dataset), ConfigError (space and dataset do not fit; the directory holds another job).
     """
     if config.estimator.uses_data:
-        config.space.check(resident(config.dataset).task)
+        config.space.check(config.estimator.child_task(resident(config.dataset).task))
     directory = run_directory(config.storage_path, config.name)
     if is_remote(config.storage_path):
         Mirror(config.storage_path, config.name).pull(directory)

@@ -54,9 +54,9 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
     task = None
     if config.estimator.uses_data:
         data = resident(config.dataset)
-        task = data.task
+        task = config.estimator.child_task(data.task)
         config.space.check(task)
-        plan["dataset"] = {"kind": config.dataset.kind, "images": str(task), "training_images": len(data.y_train)}
+        plan["dataset"] = {"kind": config.dataset.kind, "images": str(data.task), "training_images": len(data.y_train)}
     children = _first_children(config, layout.flatten(weights), task)
     if task is not None:
         plan["cost"] = _cost(config, children, len(data.y_train))

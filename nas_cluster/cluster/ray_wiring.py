@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 
 __all__ = ["RayWiring"]
 
+_CONNECT_SECONDS = 5.0
 _INLINE_BYTES = 1 << 20
 """Ray carries answers up to this size inside the reply (default 100 KB): a controller's slice needs no object store."""
 
@@ -151,6 +153,7 @@ class RayWiring:
         }
         address = os.environ.get("RAY_ADDRESS")
         if address:
+            _check_answers(address)
             try:
                 ray.init(address=address, **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -233,6 +236,17 @@ class RayWiring:
 
     def _host(self, factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
         return _start_host(factories, options)
+
+
+def _check_answers(address: str) -> None:
+    """Raise ConfigError when nobody listens at HOST:PORT; ray.init itself would wait for minutes before it says so."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        return  # "auto", a local folder, a client address: ray's own words
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"RAY_ADDRESS={address}: nobody answers there ({error}); `ray status` shows yours") from error
 
 
 def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:

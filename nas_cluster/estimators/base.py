@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.task import Task
 from nas_cluster.datasets import Dataset
 from nas_cluster.spaces import SearchSpace
 
@@ -72,6 +73,10 @@ class Estimator(Component, ABC):
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """Reasons, one line each, why this estimator cannot score children of `space`."""
         return []
+
+    def child_task(self, task: Task) -> Task:
+        """What children are built for when the dataset's task is `task` (images may be resized first)."""
+        return task
 
     def image_passes(self, images: int) -> float:
         """Forward passes of one image that scoring a child costs with `images` training images, for estimates."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from nas_cluster.core.errors import ChildTooLarge
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.task import Task
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.settings import TrainingSettings
 
@@ -36,6 +38,10 @@ class Train(TrainingSettings, Estimator):
     def reward_of(self, metric: float) -> float:
         """The accuracy, or its cube (Zoph & Le 2017, section 4.1)."""
         return metric**3 if self.reward == "accuracy_cubed" else metric
+
+    def child_task(self, task: Task) -> Task:
+        """The dataset's task at `input_size`."""
+        return task if self.input_size is None else replace(task, height=self.input_size, width=self.input_size)
 
     def image_passes(self, images: int) -> float:
         """Forward passes of one image that a child costs; a backward pass counts as two."""

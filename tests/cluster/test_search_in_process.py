@@ -220,6 +220,14 @@ def test_the_final_snapshot_holds_every_gradient_once(simulated_job, tmp_path):
         assert {int(r): u for r, u in shard["last_update"].items()} == last
 
 
+def test_every_run_writes_tensorboard_scalars(simulated_job, tmp_path):
+    search(simulated_job())
+    (events,) = (tmp_path / "job" / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for tag in (b"children/reward", b"children/best_reward", b"controller/entropy", b"controller/staleness"):
+        assert tag in content
+
+
 def test_rows_are_plain_data(simulated_job):
     _, record = search(simulated_job())
     assert dataclasses.is_dataclass(record.top(1)[0])

@@ -160,6 +160,24 @@ def test_a_worker_that_is_killed_is_replaced(ray_address, simulated_job):
     assert causes == {3: "segfault", 8: "exit", 11: "timeout"}
 
 
+@pytest.mark.parametrize(
+    "address,changes,message",
+    [
+        ("127.0.0.1:1", {}, "RAY_ADDRESS=127.0.0.1:1: nobody answers there"),
+        (None, {"topology": {"resources": {"GPU": 16}}}, "a child asks for {CPU: 1, GPU: 16}, this cluster has"),
+    ],
+)
+def test_a_cluster_that_is_not_there_or_too_small_is_the_users_error(
+    ray_address, simulated_job, tmp_path, address, changes, message
+):
+    config = simulated_job(name="nowhere", **changes)
+    process = command(config, tmp_path, address or ray_address)
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    assert message in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("number,code,ended", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "stopped")])
 def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, number, code, ended):
     slow = {"estimator": {"duration": {"seconds": 0.3}}, "budget": {"max_children": 600}}
