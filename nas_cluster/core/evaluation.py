@@ -79,7 +79,7 @@ class Child:
 class Evaluation:
     """What an estimator measured. `metric` is None exactly when the child failed.
 
-    seconds: wall time in the worker. device_seconds: of which a device was held. parameters: trainable, of the child.
+    seconds: wall time in the worker. parameters: trainable, of the child.
     details: JSON-able extras (learning curve, images per second, dtype used).
     """
 

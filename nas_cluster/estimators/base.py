@@ -54,7 +54,6 @@ class Estimator(Component, ABC):
     word: ClassVar[str] = "estimator"
     uses_data: ClassVar[bool] = True
     """False when children never see the dataset, which then need not exist."""
-    metric_name: ClassVar[str] = "accuracy"
 
     @property
     def shares_process(self) -> bool:
@@ -81,7 +80,3 @@ class Estimator(Component, ABC):
     def image_passes(self, images: int) -> float:
         """Forward passes of one image that scoring a child costs with `images` training images, for estimates."""
         return 0.0
-
-    def settings_key(self) -> str:
-        """Equal keys mean equal scores for equal architectures: what the cache is keyed by."""
-        return self.model_dump_json()

@@ -70,7 +70,7 @@ class Strategy(Component, ABC):
 
     @property
     def learns(self) -> bool:
-        """False when rewards change nothing (random search): the replicas then push nothing."""
+        """False when rewards change nothing (random search); its gradients are empty vectors."""
         return True
 
     def check(self, space: SearchSpace[Any]) -> list[str]:

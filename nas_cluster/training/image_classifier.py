@@ -42,6 +42,7 @@ class TrainingResult:
             "losses": [round(loss, 6) for loss in self.losses],
             "images_per_second": round(self.images_per_second, 1),
             "precision": self.precision,
+            "precision_reason": self.precision_reason,
             "path": self.path,
             "notes": self.notes,
         }
