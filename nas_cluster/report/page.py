@@ -59,6 +59,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "config": write_yaml(record.config),
         "reward_chart": _reward_chart(done),
         "controller_charts": _controller_charts(record),
+        "gradients": _gradients(record),
         "probability_charts": _probability_charts(space, done) if space else [],
         "space_problem": space_problem,
         "drawn": [_drawn(rank, row, space) for rank, row in enumerate(top[:_DRAWN], start=1)],
@@ -114,6 +115,15 @@ def _controller_charts(record: RunRecord) -> Markup | None:
     if any(b.staleness for b in batches):
         series["staleness"] = [float(b.staleness or 0) for b in batches]
     return Markup(charts.controller_chart(range(1, len(batches) + 1), dict(series))) if series else None
+
+
+def _gradients(record: RunRecord) -> str:
+    """What became of the gradients, in one line."""
+    outcomes = Counter(b.outcome for b in record.batches() if b.outcome)
+    stale = [b.staleness for b in record.batches() if b.staleness is not None]
+    parts = [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes.most_common() if outcome]
+    worst = f"; staleness at most {max(stale)} updates, {statistics.fmean(stale):.1f} on average" if stale else ""
+    return "Gradients: " + ", ".join(parts) + worst + "." if parts else ""
 
 
 def _probability_charts(space: SearchSpace[Any], done: Sequence[ChildRow]) -> list[Markup]:

@@ -24,57 +24,57 @@ def session(config):
     job.execute(config, local=True)
 
 
-def run_with_kills(config, kills, longest):
-    """Start the job again and again, killing it after a random time, until `kills` kills; then let it finish."""
-    rng = random.Random(0)
-    done = 0
-    while done < kills:
+def kill_until_done(config, rng, longest):
+    """Start the job again and again, killing it after a random time, until a session gets through; how many kills."""
+    kills = 0
+    while True:
         process = FORK.Process(target=session, args=(config,))
         process.start()
         process.join(rng.uniform(0, longest))
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            done += 1
-        else:
+        if not process.is_alive():
             assert process.exitcode == 0
-            break
-    process = FORK.Process(target=session, args=(config,))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    return done, job.load_run(f"{config.storage_path}/{config.name}")
+            return kills
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
 
 
-@pytest.mark.timeout(180)
-def test_a_synchronous_search_killed_100_times_equals_an_unbroken_one(simulated_job):
-    budget = {"budget": {"max_children": 3600}, "estimator": {"duration": {"seconds": 0.002, "sigma": 0.5}}}
-    job.execute(simulated_job(name="whole", **budget), local=True)
-    whole = job.load_run(f"{simulated_job().storage_path}/whole")
-    kills, broken = run_with_kills(simulated_job(name="broken", **budget), 100, 0.25)
-    assert kills == 100, "the search ended before it was killed often enough"
-    assert trace(broken) == trace(whole)
-    assert broken.counts()["done"] == 3600
-    assert len(broken.sessions()) > 20
+def record_of(config):
+    return job.load_run(f"{config.storage_path}/{config.name}")
 
 
-@pytest.mark.timeout(180)
-def test_an_asynchronous_search_killed_50_times_counts_everything_once(simulated_job, tmp_path):
-    config = simulated_job(
-        name="broken",
-        mode="asynchronous",
-        topology={"controller_replicas": 4, "max_staleness": 5},
-        estimator={"duration": {"seconds": 0.003, "sigma": 1.0}},
-        budget={"max_children": 2400},
-    )
-    kills, record = run_with_kills(config, 50, 0.3)
-    assert kills == 50
-    assert sorted(row.child.number for row in record.children()) == list(range(2400))
-    assert all(row.done for row in record.children())
-    assert all(b.applied_at is not None for b in record.batches())
-    (_, _, meta), _ = SnapshotStore(tmp_path / "broken" / SNAPSHOTS).newest_good(record.snapshots())
-    for shard in meta["shards"]:
-        assert shard["adam_updates"] == len(record.batches())
+@pytest.mark.timeout(240)
+def test_synchronous_searches_killed_100_times_equal_an_unbroken_one(simulated_job):
+    changes = {"budget": {"max_children": 1200}, "estimator": {"duration": {"seconds": 0.002, "sigma": 0.5}}}
+    whole = simulated_job(name="whole", **changes)
+    job.execute(whole, local=True)
+    rng, kills = random.Random(0), 0
+    while kills < 100:
+        broken = simulated_job(name=f"broken-{kills}", **changes)
+        kills += kill_until_done(broken, rng, 0.3)
+        assert trace(record_of(broken)) == trace(record_of(whole))
+        assert record_of(broken).counts()["done"] == 1200
+
+
+@pytest.mark.timeout(240)
+def test_asynchronous_searches_killed_50_times_count_everything_once(simulated_job, tmp_path):
+    rng, kills = random.Random(1), 0
+    while kills < 50:
+        config = simulated_job(
+            name=f"broken-{kills}",
+            mode="asynchronous",
+            topology={"controller_replicas": 4, "max_staleness": 5},
+            estimator={"duration": {"seconds": 0.003, "sigma": 1.0}},
+            budget={"max_children": 1200},
+        )
+        kills += kill_until_done(config, rng, 0.3)
+        record = record_of(config)
+        assert sorted(row.child.number for row in record.children()) == list(range(1200))
+        assert all(row.done for row in record.children())
+        assert all(b.applied_at is not None and b.staleness <= 5 for b in record.batches())
+        (_, _, meta), _ = SnapshotStore(tmp_path / config.name / SNAPSHOTS).newest_good(record.snapshots())
+        for shard in meta["shards"]:
+            assert shard["adam_updates"] == len(record.batches())
 
 
 @pytest.mark.timeout(120)
@@ -84,8 +84,8 @@ def test_real_training_killed_in_the_middle_comes_out_the_same(simulated_job):
         "estimator": {"kind": "train", "epochs": 1, "validation": 200, "crop_padding": 0, "flip": False},
         "budget": {"max_children": 12},
     }
-    job.execute(simulated_job(name="whole", **real), local=True)
-    whole = job.load_run(f"{simulated_job().storage_path}/whole")
+    whole = simulated_job(name="whole", **real)
+    job.execute(whole, local=True)
     config = simulated_job(name="broken", **real)
     for seconds in (3.0, 4.5):
         process = FORK.Process(target=session, args=(config,))
@@ -94,4 +94,4 @@ def test_real_training_killed_in_the_middle_comes_out_the_same(simulated_job):
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
     job.execute(config, local=True)
-    assert trace(job.load_run(f"{config.storage_path}/broken")) == trace(whole)
+    assert trace(record_of(config)) == trace(record_of(whole))

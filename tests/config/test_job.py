@@ -1,6 +1,7 @@
 """A job's config: what is read, what is refused, and in which words."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,12 @@ def test_every_shipped_config_loads_and_is_listed(path):
     config = JobConfig.load(path)
     assert config.name == path.stem
     assert f"`{path.name}`" in (CONFIGS / "README.md").read_text()
+
+
+def test_the_config_in_the_readme_loads(write):
+    readme = (CONFIGS.parent / "README.md").read_text()
+    (snippet,) = re.findall(r"```yaml\n(.*?)```", readme, re.S)
+    assert JobConfig.load(write(snippet)).budget.max_children == 60
 
 
 def test_the_papers_topology_is_the_papers():
