@@ -116,7 +116,9 @@ def panel(name: str, p: Progress) -> Panel:
         _pair("time", duration(p.active_seconds)),
         _pair("left", "-" if p.seconds_left is None else duration(p.seconds_left)),
     )
-    bar = ProgressBar(total=p.max_children or 100, completed=p.children_done if p.max_children else 0)
+    bar = Table.grid(expand=True)  # a bar by itself does not end its line
+    bar.add_column(ratio=1)
+    bar.add_row(ProgressBar(total=p.max_children or 100, completed=p.children_done if p.max_children else 0))
     head = Text(f"{_of(p.children_done, p.max_children)} children")
     parts: list[RenderableType] = [head, bar, table]
     if p.last_event:

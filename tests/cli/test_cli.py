@@ -162,4 +162,7 @@ def test_in_a_terminal_a_panel_fits_80_columns():
         view.update(Progress(children_done=30, max_children=60, children_running=2, entropy=12.3, slots=2))
     text = console.export_text()
     assert "30/60 children" in text
+    assert not [row for row in text.splitlines() if "━" in row and "running" in row], "the bar has a line of its own"
+    for word in ("running 2", "queued 0", "failed 0", "entropy 12.30", "slots busy 0/2"):
+        assert word in text
     assert max(len(row) for row in text.splitlines()) <= 80
