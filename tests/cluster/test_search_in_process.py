@@ -1,10 +1,13 @@
 """Whole searches with every part in this process: what a run promises, without Ray."""
 
+import asyncio
 import dataclasses
 
 import pytest
 
 from nas_cluster import job
+from nas_cluster.cluster.supervisor import Stop, Supervisor
+from nas_cluster.cluster.wiring import InProcess
 from nas_cluster.core.errors import ConfigError, RunError
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import SNAPSHOTS
@@ -233,3 +236,48 @@ def test_rows_are_plain_data(simulated_job):
     assert dataclasses.is_dataclass(record.top(1)[0])
     assert record.top(3)[0].reward >= record.top(3)[1].reward >= record.top(3)[2].reward
     assert len({row.child.key for row in record.top(10)}) == 10
+
+
+def stop_after(config, children):
+    """Run a session and ask it to stop once so many children are done."""
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+
+        def watch(progress):
+            if progress.children_done >= children:
+                stop.ask("enough", "interrupted")
+
+        return await Supervisor(config, directory, InProcess(), watch).run(stop)
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("replicas", [2, 7])
+def test_the_number_of_replicas_may_change_between_asynchronous_sessions(simulated_job, replicas):
+    """Minibatches of replicas that the topology no longer has are finished: every child and gradient still counts."""
+    options = {
+        "mode": "asynchronous",
+        "estimator": {"duration": {"seconds": 0.08, "sigma": 0.5}},
+        "budget": {"max_children": 150},
+    }
+    outcome = stop_after(simulated_job(topology={"controller_replicas": 4}, **options), 20)
+    assert outcome.ended == "interrupted"
+    outcome, record = search(simulated_job(topology={"controller_replicas": replicas}, **options))
+    assert outcome.ended == "done"
+    assert sorted(row.child.number for row in record.children()) == list(range(150))
+    assert all(row.done for row in record.children())
+    assert all(batch.applied_at is not None for batch in record.batches())
+    assert outcome.progress.updates == len(record.batches())
+    assert {batch.replica for batch in record.batches()} == set(range(max(4, replicas)))
+
+
+def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job):
+    slow = {"estimator": {"duration": {"seconds": 0.05, "sigma": 0.5}}}
+    for _ in range(3):
+        outcome = stop_after(simulated_job(**slow), 5)
+        assert outcome.ended in ("interrupted", "done")
+    _, record = search(simulated_job(**slow))
+    _, whole = search(simulated_job(name="whole", **slow))
+    assert trace(record) == trace(whole)
