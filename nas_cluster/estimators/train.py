@@ -72,7 +72,15 @@ class _Trainer:
         self._store = ImageStore(data, training, validation, settings, context.device)
 
     def evaluate(self, child: Child) -> Evaluation:
-        """Build, train and score one child."""
+        """Build, train and score one child. Raises MemoryError when the host's memory is not enough for it."""
+        try:
+            return self._evaluate(child)
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for this, as it has on CUDA
+                raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2]) from error
+            raise
+
+    def _evaluate(self, child: Child) -> Evaluation:
         import torch
 
         from nas_cluster.training.image_classifier import evaluate, train_image_classifier
@@ -90,7 +98,7 @@ class _Trainer:
         details = result.details()
         if self._context.test:
             dtype = getattr(torch, result.precision)
-            details["test_accuracy"] = evaluate(model, self._store.evaluation_batches("test", torch.float32), dtype)
+            details["test_accuracy"] = evaluate(model, self._store.test_batches(), dtype)
         return Evaluation(
             metric=self._settings.score(result.accuracies),
             seconds=time.perf_counter() - started,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,10 @@ _WARM_UP_STEPS = 3
 
 @dataclass
 class TrainingResult:
-    """What training measured. `accuracies` and `losses` have one entry per epoch."""
+    """What training measured. `accuracies` and `losses` have one entry per epoch.
+
+    images_per_second: training images by the wall time of the whole training, validation included.
+    """
 
     accuracies: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -60,7 +64,6 @@ def train_image_classifier(
     dtype, reason = choose_precision(settings, model, device.type)
     result = TrainingResult(precision=str(dtype).removeprefix("torch."), precision_reason=reason)
     training = _Training(model, store, settings, dtype)
-    validation = store.evaluation_batches("validation", torch.float32)
     started = time.perf_counter()
     for epoch in range(settings.epochs):
         model.train()
@@ -69,25 +72,27 @@ def train_image_classifier(
         for step in range(plan.steps):
             rate = settings.schedule.rate(epoch + step / plan.steps, settings.epochs, settings.learning_rate)
             training.step(rows_S6B[step], rate)
-        loss = float(training.loss_sum) / plan.steps  # the one synchronisation of the epoch
-        if not torch.isfinite(torch.tensor(loss)):
+        loss = float(training.loss_sum) / plan.steps  # here the host waits for the epoch
+        if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         result.losses.append(loss)
-        result.accuracies.append(evaluate(model, validation, dtype))
+        result.accuracies.append(evaluate(model, store.validation_batches(), dtype))
     images = settings.epochs * plan.steps * plan.batch
     result.images_per_second = images / (time.perf_counter() - started)
     result.path, result.notes = training.path, training.notes
     return result
 
 
-def evaluate(model: nn.Module, batches: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
     """Accuracy of `model` on batches of (images, labels), in evaluation mode."""
     model.eval()
-    hits = torch.zeros((), dtype=torch.int64, device=batches[0][1].device)
-    with torch.no_grad(), _autocast(hits.device, dtype):
+    device = next(model.parameters()).device
+    hits, seen = torch.zeros((), dtype=torch.int64, device=device), 0
+    with torch.no_grad(), _autocast(device, dtype):
         for images, labels in batches:
             hits += (model(images).argmax(1) == labels).sum()
-    return int(hits) / sum(len(labels) for _, labels in batches)
+            seen += len(labels)
+    return int(hits) / seen
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

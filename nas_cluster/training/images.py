@@ -7,6 +7,7 @@ channels_last memory, which is the same bytes in the same order, so no transposi
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas_cluster.core.errors import DataError
 from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets.base import ImageArrays
 from nas_cluster.training.plan import IndexPlan
@@ -28,7 +30,10 @@ _RESIZE_CHUNK = 2048
 
 
 class ImageStore:
-    """All images of a dataset for one worker process, resized once, normalised by the training split."""
+    """All images of a dataset for one worker process, resized once, normalised by the training split.
+
+    Raises DataError when the images are larger than the size that they should be upsampled to.
+    """
 
     def __init__(
         self, data: ImageArrays, training: Indices, validation: Indices, settings: TrainingSettings, device: str
@@ -40,6 +45,9 @@ class ImageStore:
         self.training, self.validation = training, validation
         self.task = ImageTask(*self.size, channels=data.x_train.shape[3], classes=data.classes)
         enlarged = (settings.upsample,) * 2 if settings.upsample else self.size
+        if any(big < n for big, n in zip(enlarged, self.size, strict=True)):
+            images = f"{self.size[0]}x{self.size[1]}"
+            raise DataError(f"upsample {settings.upsample} is smaller than the images ({images}); set input_size too")
         self._padding = 0 if settings.upsample else settings.crop_padding
         self.offsets = tuple(big + 2 * self._padding - n + 1 for big, n in zip(enlarged, self.size, strict=True))
         self._train = self._load(data.x_train, enlarged)
@@ -79,20 +87,23 @@ class ImageStore:
             x_BHWC = x_BHWC * self._cutout_mask(cut_y_B, cut_x_B)
         return x_BHWC.to(dtype).permute(0, 3, 1, 2), self._train_labels.index_select(0, index_B)
 
-    def evaluation_batches(self, part: str, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """The `validation` or `test` images in order, not augmented: the centre of the stored image."""
-        if part == "validation":
-            index = torch.from_numpy(self.validation).to(self.device)
-            images, labels = self._train.index_select(0, index), self._train_labels.index_select(0, index)
-        else:
-            x_test, y_test, enlarged = self._test_arrays
-            images, labels = self._load(x_test, enlarged), self._load(y_test)
-        top, left = ((big - n) // 2 for big, n in zip(images.shape[1:3], self.size, strict=True))
-        images = images[:, top : top + self.size[0], left : left + self.size[1]]
-        return [
-            (self._normalise(x).to(dtype).permute(0, 3, 1, 2), y)
-            for x, y in zip(_chunks(images, _EVALUATION_BATCH), _chunks(labels, _EVALUATION_BATCH), strict=True)
-        ]
+    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out images and labels in order. One batch at a time is in memory as float32."""
+        for index_B in _chunks(torch.from_numpy(self.validation).to(self.device), _EVALUATION_BATCH):
+            yield self._centre(self._train.index_select(0, index_B)), self._train_labels.index_select(0, index_B)
+
+    def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test images and labels in order, loaded on the first call for them."""
+        x_test, y_test, enlarged = self._test_arrays
+        parts = (_chunks(array, _EVALUATION_BATCH) for array in (self._load(x_test, enlarged), self._load(y_test)))
+        for x_BHWC, labels_B in zip(*parts, strict=True):
+            yield self._centre(x_BHWC), labels_B
+
+    def _centre(self, x_BHWC: Tensor) -> Tensor:
+        """Stored images as a child sees them without augmentation: the centre, normalised."""
+        top, left = ((big - n) // 2 for big, n in zip(x_BHWC.shape[1:3], self.size, strict=True))
+        centre = x_BHWC[:, top : top + self.size[0], left : left + self.size[1]]
+        return self._normalise(centre).permute(0, 3, 1, 2)
 
     def _cut(self, x_BHWC: Tensor, rows_6B: Tensor) -> Tensor:
         """Crop and mirror uint8 images as torch operations, for any device."""

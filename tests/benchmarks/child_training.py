@@ -2,7 +2,8 @@
 
     python tests/benchmarks/child_training.py pipeline|children|fixed|evaluation --data FILE.npz [--name NAME]
 
-FILE.npz holds x_train, y_train, x_test, y_test; its name is printed beside every figure.
+FILE.npz holds x_train, y_train, x_test, y_test; its name is printed beside every figure. The children are trained on
+5,000 images (`--images`); `children --images 1000 --repeats 1` is a look of a minute.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.config import JobConfig
 from nas_cluster.core.evaluation import Child, ChildId
 
-IMAGES, VALIDATION, EPOCHS, BATCH = 5000, 1000, 2, 64
+VALIDATION, EPOCHS, BATCH = 1000, 2, 64
 SPACE = {"kind": "layerwise_cnn", "layers": 4, "filters": [24, 36]}
 ARCHITECTURE = {
     "layers": [
@@ -54,10 +55,10 @@ def child(number):
     return Child(ChildId(0, 0, number), number, (), ARCHITECTURE, "", number)
 
 
-def subset(data, folder):
-    """The first 5,000 + 1,000 training images of FILE.npz as a dataset of its own."""
+def subset(data, folder, images):
+    """The first `images` + 1,000 training images of FILE.npz as a dataset of its own."""
     with np.load(data) as arrays:
-        n = IMAGES + VALIDATION
+        n = images + VALIDATION
         path = Path(folder) / "subset.npz"
         np.savez(path, **{k: arrays[k][: n if k.endswith("train") else 1000] for k in arrays})
     return path
@@ -150,10 +151,10 @@ async def warm_children(workers, first, count):
     return time.perf_counter() - started, accuracies
 
 
-def children(data, name, repeats):
+def children(data, name, repeats, images):
     async def measure():
         with tempfile.TemporaryDirectory() as folder:
-            path = subset(data, folder)
+            path = subset(data, folder, images)
             config = job(path).to_dict()
             workers = [ChildWorker(f"w{i}", config, log=Path(folder) / f"w{i}.log") for i in range(2)]
             for worker in workers:
@@ -177,7 +178,7 @@ def children(data, name, repeats):
         return rate, accuracy
 
     rate, accuracy = asyncio.run(measure())
-    print(f"{IMAGES} images of {name}, {EPOCHS} epochs, batch {BATCH}, small NAS-RL child; children per hour:")
+    print(f"{images} images of {name}, {EPOCHS} epochs, batch {BATCH}, small NAS-RL child; children per hour:")
     for which, label in (("A", "A, one fresh process"), ("B", "B, two fresh processes"), ("warm", "two warm workers")):
         print(f"  {label:<24} {summary(rate[which])}")
     for which in ("A", "B"):
@@ -218,7 +219,7 @@ def pipeline(data, name, repeats):
 
     class Images(torch.utils.data.Dataset):
         def __len__(self):
-            return IMAGES
+            return 5000
 
         def __getitem__(self, i):
             return transform(Image.fromarray(arrays.x_train[i])), int(arrays.y_train[i])
@@ -281,7 +282,7 @@ def evaluation(data, name, repeats):
     from nas_cluster.training.image_classifier import evaluate
 
     trainer = warm_trainer(data)
-    batches = trainer._store.evaluation_batches("validation", torch.float32)
+    batches = list(trainer._store.validation_batches())
     config = job(data)
     model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10))
     plain_batches = [(x.contiguous(), y) for x, y in batches]
@@ -308,6 +309,7 @@ def main():
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--name", help="what the data is called in the output")
     parser.add_argument("--repeats", type=int)
+    parser.add_argument("--images", type=int, default=5000, help="training images of a child (children)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     a = parser.parse_args()
@@ -315,13 +317,12 @@ def main():
         plain_child(a.data, a.seed, a.workers)
         return
     print(f"{time.strftime('%Y-%m-%d')} · {machine()}")
-    run, repeats = {
-        "pipeline": (pipeline, 5),
-        "children": (children, 4),
-        "fixed": (fixed, 1),
-        "evaluation": (evaluation, 9),
-    }[a.what]
-    run(a.data, a.name or a.data.name, a.repeats or repeats)
+    name = a.name or a.data.name
+    if a.what == "children":
+        children(a.data, name, a.repeats or 4, a.images)
+    else:
+        run, repeats = {"pipeline": (pipeline, 5), "fixed": (fixed, 1), "evaluation": (evaluation, 9)}[a.what]
+        run(a.data, name, a.repeats or repeats)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from nas_cluster.core.errors import Diverged
+from nas_cluster.core.component import find_component, known_kinds
+from nas_cluster.core.errors import DataError, Diverged
 from nas_cluster.datasets import train_validation_split
 from nas_cluster.datasets.base import ImageArrays
 from nas_cluster.datasets.digits import Digits
+from nas_cluster.spaces import SearchSpace
 from nas_cluster.training.image_classifier import _Training, train_image_classifier
 from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
@@ -116,9 +118,24 @@ def test_resizing(settings):
     size = settings.input_size or 32
     x, _ = store.training_batch(torch.from_numpy(store.plan(0).epoch(0).stacked()[0]), torch.float32)
     assert x.shape[2:] == (size, size)
-    assert store.evaluation_batches("validation", torch.float32)[0][0].shape[2:] == (size, size)
+    for batches in (store.validation_batches(), store.test_batches()):
+        assert next(batches)[0].shape[2:] == (size, size)
     if settings.upsample:
         assert store.offsets == (settings.upsample - size + 1,) * 2
+
+
+def test_images_larger_than_their_upsampled_size_are_refused():
+    with pytest.raises(DataError, match=r"upsample 24 is smaller than the images \(32x32\)"):
+        store_of(TrainingSettings(upsample=24))
+
+
+def test_validation_images_are_the_held_out_ones_and_only_normalised():
+    data, store = store_of(TrainingSettings(), n=3000)
+    assert [len(labels) for _, labels in store.validation_batches()] == [500, 250]
+    images = torch.cat([x for x, _ in store.validation_batches()])
+    pixels = images.permute(0, 2, 3, 1) / store._factor + store._mean
+    assert np.array_equal(pixels.round().numpy(), data.x_train[store.validation])
+    assert np.array_equal(torch.cat([y for _, y in store.validation_batches()]), data.y_train[store.validation])
 
 
 def plain_losses(settings, data, store, model, steps):
@@ -214,3 +231,37 @@ def test_depthwise_convolutions_keep_a_child_in_float32_on_the_cpu():
     assert dtype == torch.float32
     assert "bfloat16" in reason
     assert choose_precision(TrainingSettings(precision="bfloat16"), depthwise, "cpu")[0] == torch.bfloat16
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_graph_has_the_losses_of_eager_steps(monkeypatch):
+    settings = TrainingSettings(epochs=3, batch_size=16, schedule=Cosine(), precision="float32", gradient_clip=1.0)
+    data, _ = store_of(settings)
+    training, validation = train_validation_split(data.y_train, 0.25, 0)
+    store = ImageStore(data, training, validation, settings, "cuda")
+    captured = train_image_classifier(model_of(), store, store.plan(0), settings)
+    monkeypatch.setattr("nas_cluster.training.image_classifier._WARM_UP_STEPS", -1)
+    eager = train_image_classifier(model_of(), store, store.plan(0), settings)
+    assert (captured.path, eager.path) == ("cuda_graph", "eager")
+    assert captured.losses == pytest.approx(eager.losses, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", known_kinds(SearchSpace))
+def test_bfloat16_is_safe_for_children_of_every_space(kind):
+    """The guard of `precision: auto`: where it would choose bfloat16, a smoke child must learn as well in it."""
+    space = find_component(SearchSpace, kind)()
+    settings = TrainingSettings(epochs=3, crop_padding=0, flip=False, learning_rate=0.05, schedule=Cosine())
+    data = Digits().load()
+    training, validation = train_validation_split(data.y_train, 600, 0)
+    store = ImageStore(data, training[:600], validation, settings, "cpu")
+    architecture = space.decode(space.random(np.random.default_rng(0)))
+
+    def accuracy(precision):
+        torch.manual_seed(0)
+        model = space.build_child(architecture, store.task)
+        exact = settings.model_copy(update={"precision": precision})
+        return train_image_classifier(model, store, store.plan(0), exact).accuracies[-1]
+
+    single, half = accuracy("float32"), accuracy("bfloat16")
+    assert single > 0.8
+    assert half > single - 0.04  # two standard errors of 600 images

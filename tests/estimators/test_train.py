@@ -1,0 +1,40 @@
+"""The warm trainer: what it tests, and how a child without enough memory ends."""
+
+import pytest
+import torch
+
+from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.datasets.digits import Digits
+from nas_cluster.estimators import WorkerContext
+from nas_cluster.estimators.train import Train
+from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
+from nas_cluster.training.images import ImageStore
+
+SPACE = LayerwiseCNN(layers=2, filters=(4, 8))
+TOKENS = (0,) * len(SPACE.decisions())
+CHILD = Child(ChildId(0, 0, 0), 0, TOKENS, SPACE.decode(TOKENS).to_json(), "", 0)
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_the_test_images_are_seen_once_and_only_when_asked(test, monkeypatch):
+    asked = []
+    batches = ImageStore.test_batches
+    monkeypatch.setattr(ImageStore, "test_batches", lambda store: asked.append(1) or batches(store))
+    train = Train(epochs=3, validation=0.5, crop_padding=0, flip=False)
+    details = train.open(WorkerContext(SPACE, Digits(), seed=0, test=test)).evaluate(CHILD).details
+    assert len(asked) == int(test)
+    assert ("test_accuracy" in details) == test
+    assert len(details["accuracies"]) == 3
+
+
+class TooMuch(LayerwiseCNN):
+    """Children want more memory than an address space has."""
+
+    def build_child(self, architecture, task):
+        return torch.nn.ParameterList([torch.empty(10**15)])
+
+
+def test_a_child_that_the_host_has_no_memory_for_says_so():
+    trainer = Train(validation=0.5).open(WorkerContext(TooMuch(layers=2, filters=(4, 8)), Digits(), seed=0))
+    with pytest.raises(MemoryError, match="you tried to allocate"):
+        trainer.evaluate(CHILD)
