@@ -6,12 +6,15 @@ import fcntl
 import hashlib
 import json
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from nas_cluster.core.errors import DataError
 from nas_cluster.core.folders import cache_root
+from nas_cluster.datasets._files import reason
 from nas_cluster.datasets.base import Dataset, ImageArrays
 
 __all__ = ["resident"]
@@ -22,46 +25,72 @@ _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 def resident(dataset: Dataset) -> ImageArrays:
     """The dataset as read-only memory-mapped arrays, shared by all processes of this machine through the page cache.
 
-    The first call decodes it, others wait for that. Raises DataError as `dataset.load` does.
+    The first call decodes it, others wait for that. Raises DataError as `dataset.load` does, when what it loads is not
+    what ImageArrays says, and when the cache folder cannot be used.
     """
     text = json.dumps(dataset.identity(), sort_keys=True)
     folder = cache_root() / "datasets" / hashlib.sha256(text.encode()).hexdigest()[:24]
     mapped = _mapped(folder)
     if mapped is not None:
         return mapped
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(folder):
         mapped = _mapped(folder)  # another process may have been first
         if mapped is None:
-            _write(folder, dataset.load())
+            data = dataset.load().check(f"dataset {dataset.kind}")
+            with _cache_errors(folder):
+                _write(folder, data)
             mapped = _mapped(folder)
     if mapped is None:
-        raise OSError(f"{folder}: was written and cannot be read back")
+        raise DataError(f"{folder}: was written and cannot be read back; is the disk sound?")
     return mapped
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of one cache entry, which lies beside it."""
+    with _cache_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("w")
+    with lock:
+        with _cache_errors(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the decoded dataset in {folder.parent} ({reason(error)}); "
+            "let NAS_CLUSTER_CACHE name a folder that can be written and has room"
+        ) from error
+
+
 def _mapped(folder: Path) -> ImageArrays | None:
-    """The arrays of a complete cache entry, or None."""
+    """The arrays of a complete cache entry; None when there is none, or it is damaged in whatever way."""
     try:
         about = json.loads((folder / "about.json").read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-    except (OSError, ValueError, EOFError):
+        if any(list(arrays[name].shape) != about["shapes"][name] for name in _ARRAYS):
+            return None
+        return ImageArrays(**arrays, classes=about["classes"])
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    if any(list(arrays[name].shape) != about["shapes"][name] for name in _ARRAYS):
-        return None
-    return ImageArrays(**arrays, classes=about["classes"])
 
 
 def _write(folder: Path, data: ImageArrays) -> None:
-    """Write an entry that appears whole or not at all; a damaged one is replaced."""
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    """Write an entry that appears whole or not at all; a damaged one is replaced. Call with the lock held."""
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
+    partial.mkdir()
     try:
         for name in _ARRAYS:
-            np.save(temporary / f"{name}.npy", getattr(data, name))
+            np.save(partial / f"{name}.npy", getattr(data, name))
         shapes = {name: list(getattr(data, name).shape) for name in _ARRAYS}
-        (temporary / "about.json").write_text(json.dumps({"classes": data.classes, "shapes": shapes}))
+        (partial / "about.json").write_text(json.dumps({"classes": data.classes, "shapes": shapes}))
         shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        partial.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)

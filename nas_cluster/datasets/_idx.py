@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_cluster.core.errors import DataError
+from nas_cluster.datasets._files import absent, reason
 from nas_cluster.datasets._torchvision import TorchvisionDataset
 from nas_cluster.datasets.base import ImageArrays
 
@@ -20,30 +22,33 @@ _FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx
 
 
 class IdxDataset(TorchvisionDataset):
-    """A dataset of four IDX files: read from `root` where they lie there, otherwise through torchvision."""
+    """Four IDX files: in `root` itself, otherwise where torchvision keeps (and downloads) them below it."""
 
     def load(self) -> ImageArrays:
         """Grey images with one channel. Raises DataError: missing or broken file."""
-        found = [_find(self.folder, name) for name in _FILES]
-        if not any(found):
-            return super().load()
-        missing = [name for name, path in zip(_FILES, found, strict=True) if path is None]
-        if missing:
-            raise DataError(f"dataset {self.kind}: {self.folder} has no {missing[0]}[.gz] beside the other IDX files")
-        x_train, y_train, x_test, y_test = (read_idx(path) for path in found if path is not None)
-        for name, images, labels in (("train", x_train, y_train), ("t10k", x_test, y_test)):
-            if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-                raise DataError(f"{self.folder}: the {name} files hold {images.shape} images and {labels.shape} labels")
-        x_train, x_test = x_train[..., None], x_test[..., None]
-        return ImageArrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), classes=self.classes)
+        folder = self.folder
+        if not any(_find(folder, name) for name in _FILES):
+            folder = self.folder / self.torchvision_name / "raw"
+            if not all(_find(folder, name) for name in _FILES):
+                self._open(train=True)
+        x_train, y_train, x_test, y_test = (self._read(folder, name) for name in _FILES)
+        for part, images, labels in (("train", x_train, y_train), ("t10k", x_test, y_test)):
+            if images.ndim != 3 or labels.ndim != 1:
+                raise DataError(f"{folder}: the {part} files hold {images.shape} images and {labels.shape} labels")
+        y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
+        data = ImageArrays(x_train[..., None], y_train, x_test[..., None], y_test, classes=self.classes)
+        return data.check(str(folder))
 
     def identity(self) -> dict[str, Any]:
         """Also the sizes and times of the files, where they lie in `root`."""
         paths = [path for path in (_find(self.folder, name) for name in _FILES) if path]
         return {**super().identity(), "files": [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in paths]}
 
-    def _arrays(self, part: Any) -> tuple[Any, Any]:
-        return part.data.numpy()[..., None], part.targets.numpy()
+    def _read(self, folder: Path, name: str) -> NDArray[np.uint8]:
+        path = _find(folder, name)
+        if path is None:
+            raise absent(f"dataset {self.kind}", folder / f"{name}.gz")
+        return read_idx(path)
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -55,12 +60,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be decompressed ({error}); copy or download it again") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); copy or download it again") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise DataError(f"{path}: is not an IDX file of bytes (magic number {data[:4].hex() or 'missing'})")
     dimensions = data[3]
     head = 4 + 4 * dimensions
     shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions))
-    if len(data) != head + int(np.prod(shape)):
-        raise DataError(f"{path}: {len(data) - head} bytes of data for shape {shape}; it is cut short or too long")
+    if len(data) != head + math.prod(shape):
+        raise DataError(f"{path}: {len(data)} bytes, its head promises {head + math.prod(shape)}; copy it again")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,13 +10,18 @@ from numpy.typing import NDArray
 
 from nas_cluster.core.errors import DataError
 from nas_cluster.core.folders import cache_root
+from nas_cluster.datasets._files import absent, reason
 from nas_cluster.datasets.base import Dataset, ImageArrays
 
 __all__ = ["TorchvisionDataset"]
 
 
 class TorchvisionDataset(Dataset):
-    """A published dataset in the files and folders that torchvision knows; torchvision downloads and checks them."""
+    """A published dataset in the files and folders that torchvision knows; torchvision downloads and reads them.
+
+    It compares every file with the published MD5 first, so the pickles of CIFAR are only opened when they are the
+    authors' own. Other versions of these images belong into `npz` or `image_folder`.
+    """
 
     torchvision_name: ClassVar[str]
     classes: ClassVar[int]
@@ -42,26 +46,29 @@ class TorchvisionDataset(Dataset):
         return ImageArrays(x_train, y_train, x_test, y_test, classes=self.classes)
 
     def _part(self, *, train: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        images, labels = self._arrays(self._open(train=train))
+        return np.ascontiguousarray(images, np.uint8), np.asarray(labels, np.int64)
+
+    def _open(self, *, train: bool) -> Any:
+        """torchvision's dataset, its files downloaded and checked."""
         from torchvision import datasets
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.is_file() or not (self.download or self.folder.is_dir()):
+            raise absent("dataset.root", self.folder, folder=True)
+        published = getattr(datasets, self.torchvision_name)
         try:
-            part = getattr(datasets, self.torchvision_name)(
-                str(self.folder), download=self.download, **self._select(train)
-            )
+            return published(str(self.folder), download=self.download, **self._select(train))
         except (RuntimeError, OSError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            hint = "" if self.download else "; set download: true to fetch it"
-            raise DataError(
-                f"dataset {self.kind}: torchvision finds no whole copy in {self.folder} ({reason}){hint}"
-            ) from error
-        images, labels = self._arrays(part)
-        return np.ascontiguousarray(images, np.uint8), np.asarray(labels, np.int64)
+            if self.download:
+                message = f"cannot be fetched into {self.folder} ({reason(error)}); is this machine online?"
+            else:
+                message = f"a file in {self.folder} is missing or not the published one; set download: true to fetch it"
+            raise DataError(f"dataset {self.kind}: {message}") from error
 
     def _select(self, train: bool) -> dict[str, Any]:
         """Which part, in torchvision's words."""
         return {"train": train}
 
-    @abstractmethod
     def _arrays(self, part: Any) -> tuple[Any, Any]:
-        """Images (N, H, W, C) and labels of a loaded torchvision dataset."""
+        """Images (N, H, W, C) and labels of torchvision's dataset."""
+        return part.data, part.targets

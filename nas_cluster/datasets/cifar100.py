@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nas_cluster.datasets._torchvision import TorchvisionDataset
 
@@ -14,6 +14,3 @@ class CIFAR100(TorchvisionDataset):
 
     torchvision_name: ClassVar[str] = "CIFAR100"
     classes: ClassVar[int] = 100
-
-    def _arrays(self, part: Any) -> tuple[Any, Any]:
-        return part.data, part.targets

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nas_cluster.core.errors import DataError
+from nas_cluster.datasets._files import absent, reason
 from nas_cluster.datasets.base import Dataset, ImageArrays
 
 __all__ = ["ImageFolder"]
@@ -18,7 +19,10 @@ _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
 class ImageFolder(Dataset):
-    """One folder per class, the same classes in `train` and `test`; labels follow the sorted names."""
+    """One folder per class, the same classes in `train` and `test`; labels follow the sorted names.
+
+    Hidden files and folders are passed over. Images have 8 bits per channel; each is resized, its shape not kept.
+    """
 
     root: str
     height: int = Field(32, ge=1)
@@ -28,16 +32,19 @@ class ImageFolder(Dataset):
 
     def identity(self) -> dict[str, Any]:
         """Every file's name, size and time."""
-        files = [path for part in ("train", "test") for _, path in self._files(part)]
-        listed = [[str(p.relative_to(self._root)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+        listed = []
+        for part in ("train", "test"):
+            for _, path in self._files(part, self._classes(part)):
+                found = path.stat()
+                listed.append([str(path.relative_to(self._root)), found.st_size, found.st_mtime_ns])
         return {**self.model_dump(), "root": str(self._root.resolve()), "files": listed}
 
     def load(self) -> ImageArrays:
         """Decode and resize every image. Raises DataError: the folder or the file that is wrong."""
         classes = self._classes("train")
-        if self._classes("test") != classes:
-            odd = sorted(set(classes) ^ set(self._classes("test")))[0]
-            raise DataError(f"{self._root}: class {odd!r} is not in both train and test")
+        odd = sorted(set(classes) ^ set(self._classes("test")))
+        if odd:
+            raise DataError(f"{self._root}: class {odd[0]!r} is not in both train and test")
         (x_train, y_train), (x_test, y_test) = self._part("train", classes), self._part("test", classes)
         return ImageArrays(x_train, y_train, x_test, y_test, classes=len(classes))
 
@@ -46,37 +53,40 @@ class ImageFolder(Dataset):
         return Path(self.root).expanduser()
 
     def _classes(self, part: str) -> list[str]:
-        folder = self._root / part
-        if not folder.is_dir():
-            raise DataError(f"dataset.root: no folder {folder.absolute()}; it must hold one folder per class")
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        """The names of the class folders, sorted."""
+        for folder in (self._root, self._root / part):
+            if not folder.is_dir():
+                raise absent("dataset.root", folder, folder=True)
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not names:
-            raise DataError(f"{folder}: holds no class folders")
+            raise DataError(f"{folder}: holds no folders; it must hold one per class, with its images")
         return names
 
-    def _files(self, part: str) -> list[tuple[str, Path]]:
-        """(class, file), sorted."""
+    def _files(self, part: str, classes: list[str]) -> list[tuple[int, Path]]:
+        """(label, file), sorted."""
         found = []
-        for name in self._classes(part):
+        for label, name in enumerate(classes):
             folder = self._root / part / name
-            files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+            files = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
             if not files:
                 raise DataError(f"{folder}: holds no image ({', '.join(sorted(_SUFFIXES))})")
-            found += [(name, path) for path in files]
+            found += [(label, path) for path in sorted(files)]
         return found
 
     def _part(self, part: str, classes: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        files = self._files(part)
+        files = self._files(part, classes)
         images = np.stack([self._decode(path) for _, path in files])
-        return images, np.array([classes.index(name) for name, _ in files], np.int64)
+        return images, np.array([label for label, _ in files], np.int64)
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         from PIL import Image
 
         try:
             with Image.open(path) as image:
+                if image.mode.startswith(("I", "F")):  # Pillow would clip these, not scale them
+                    raise ValueError(f"more than 8 bits per pixel, Pillow's mode {image.mode}")
                 pixels = image.convert(self.mode).resize((self.width, self.height), Image.Resampling.BILINEAR)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: cannot be read as an image ({reason(error)})") from error
         array = np.asarray(pixels, np.uint8)
         return array if array.ndim == 3 else array[..., None]
