@@ -35,9 +35,13 @@ class IdxDataset(TorchvisionDataset):
         for part, images, labels in (("train", x_train, y_train), ("t10k", x_test, y_test)):
             if images.ndim != 3 or labels.ndim != 1:
                 raise DataError(f"{folder}: the {part} files hold {images.shape} images and {labels.shape} labels")
-        y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
-        data = ImageArrays(x_train[..., None], y_train, x_test[..., None], y_test, classes=self.classes)
-        return data.check(str(folder))
+        return ImageArrays(
+            x_train[..., None],
+            y_train.astype(np.int64),
+            x_test[..., None],
+            y_test.astype(np.int64),
+            classes=self.classes,
+        ).check(str(folder))
 
     def identity(self) -> dict[str, Any]:
         """Also the sizes and times of the files, where they lie in `root`."""

@@ -38,7 +38,7 @@ class Npz(Dataset):
         self._check_exists()
         arrays = self._read()
         y_train, y_test = self._labels("y_train", arrays), self._labels("y_test", arrays)
-        classes = int(y_train.max(initial=-1)) + 1
+        classes = int(y_train.max(initial=0)) + 1
         data = ImageArrays(_nhwc(arrays["x_train"]), y_train, _nhwc(arrays["x_test"]), y_test, classes=classes)
         return data.check(str(self.file))
 
