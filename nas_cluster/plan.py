@@ -11,7 +11,7 @@ import numpy as np
 from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
 from nas_cluster.core.seeds import derive
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets import resident
 
 __all__ = ["make_plan"]
@@ -64,7 +64,7 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
     return plan
 
 
-def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Task | None) -> list[dict[str, Any]]:
+def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: ImageTask | None) -> list[dict[str, Any]]:
     """What replica 0 samples first, with sizes counted on the meta device."""
     spec = config.space.at(0).decisions()
     proposer = config.strategy.proposer(spec)
@@ -80,7 +80,7 @@ def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Task
     return children
 
 
-def _size(config: JobConfig, architecture: Any, task: Task) -> tuple[int, int]:
+def _size(config: JobConfig, architecture: Any, task: ImageTask) -> tuple[int, int]:
     """Parameters, and floating-point operations of one image's forward pass."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode

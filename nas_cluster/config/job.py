@@ -14,6 +14,7 @@ from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.sections import Budget, Failures, Topology
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.task import ImageTask, LanguageTask
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
 from nas_cluster.spaces import SearchSpace
@@ -32,6 +33,9 @@ _COMPONENTS: dict[str, type[Component]] = {
 
 _RESUMABLE = ("budget", "topology", "failures", "retrain")
 """Sections a continued run may change; everything else would make it another search."""
+
+
+_TASK_WORDS: dict[type, str] = {ImageTask: "images", LanguageTask: "text"}
 
 
 class JobConfig(Options):
@@ -114,9 +118,21 @@ class JobConfig(Options):
             found.append(
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
             )
+        if self.estimator.uses_data:
+            found += self._mismatched_tasks()
         for check in (self.estimator.check, self.strategy.check):
             found += check(self.space)
         return found
+
+    def _mismatched_tasks(self) -> list[str]:
+        """Dataset, space and estimator must be for the same kind of task."""
+        estimators = {"estimator": self.estimator} | ({} if self.retrain is None else {"retrain": self.retrain})
+        return [
+            f"{section}: {part.kind!r} is for {_TASK_WORDS[part.task_type]}, "
+            f"dataset {self.dataset.kind!r} is {_TASK_WORDS[self.dataset.task_type]}"
+            for section, part in ({"space": self.space} | estimators).items()
+            if part.task_type is not self.dataset.task_type
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

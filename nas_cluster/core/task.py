@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ImageTask", "Task"]
+__all__ = ["ImageTask", "LanguageTask", "Task"]
 
 
 @dataclass(frozen=True)
@@ -20,4 +20,19 @@ class ImageTask:
         return f"{self.height}x{self.width}x{self.channels} images, {self.classes} classes"
 
 
-Task = ImageTask
+@dataclass(frozen=True)
+class LanguageTask:
+    """Language modelling: predict the next token of a text, carrying state from one window to the next.
+
+    Shapes: T tokens of a window, B texts side by side, E features, V words. A child has `initial_state(B)`, which gives
+    a tuple of tensors; `forward(tokens_TB, state)`, which gives (features_TBE, state); and `decoder`, a linear layer
+    from E features to V logits. The trainer applies the decoder itself, fused with the loss.
+    """
+
+    vocabulary: int
+
+    def __str__(self) -> str:
+        return f"text over {self.vocabulary:,} tokens"
+
+
+Task = ImageTask | LanguageTask

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.errors import DataError
-from nas_cluster.core.task import ImageTask
+from nas_cluster.core.task import ImageTask, Task
 
 __all__ = ["Dataset", "ImageArrays"]
 
@@ -59,6 +59,7 @@ class Dataset(Component, ABC):
 
     package: ClassVar[str] = "nas_cluster.datasets"
     word: ClassVar[str] = "dataset"
+    task_type: ClassVar[type[Task]] = ImageTask
 
     @abstractmethod
     def load(self) -> ImageArrays:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask, Task
 from nas_cluster.datasets import Dataset
 from nas_cluster.spaces import SearchSpace
 
@@ -54,6 +54,10 @@ class Estimator(Component, ABC):
     word: ClassVar[str] = "estimator"
     uses_data: ClassVar[bool] = True
     """False when children never see the dataset, which then need not exist."""
+    task_type: ClassVar[type[Task]] = ImageTask
+    """What it can teach children; a config that pairs it with another dataset or space is refused."""
+    metric_name: ClassVar[str] = "accuracy"
+    """What `Evaluation.metric` is, for people."""
 
     @property
     def shares_process(self) -> bool:
@@ -73,7 +77,7 @@ class Estimator(Component, ABC):
         """Reasons, one line each, why this estimator cannot score children of `space`."""
         return []
 
-    def child_task(self, task: Task) -> Task:
+    def child_task(self, task: Any) -> Any:
         """What children are built for when the dataset's task is `task` (images may be resized first)."""
         return task
 

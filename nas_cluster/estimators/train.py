@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nas_cluster.core.errors import ChildTooLarge
 from nas_cluster.core.evaluation import Child, Evaluation
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.settings import TrainingSettings
 
@@ -39,7 +39,7 @@ class Train(TrainingSettings, Estimator):
         """The accuracy, or its cube (Zoph & Le 2017, section 4.1)."""
         return metric**3 if self.reward == "accuracy_cubed" else metric
 
-    def child_task(self, task: Task) -> Task:
+    def child_task(self, task: ImageTask) -> ImageTask:
         """The dataset's task at `input_size`."""
         return task if self.input_size is None else replace(task, height=self.input_size, width=self.input_size)
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
-from nas_cluster.core.component import Component, Options
+from nas_cluster.core.component import Component, Options, explain
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError, nearest
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,13 +38,16 @@ class SearchSpace(Component, ABC, Generic[A]):
     """A set of architectures, described to the controller as a list of decisions.
 
     A new space gives `architecture_type`, `decisions`, `decode`, `encode` and `build_child`; random sampling,
-    one-decision mutation, canonical keys and the exact size come from here. The conformance suite checks every
-    property stated below.
+    one-decision mutation, canonical keys and the exact size come from here. Options that change how children are built
+    and not what is decided stand in a field `child` of their own, a group of Options. The conformance suite checks
+    every property stated below.
     """
 
     package: ClassVar[str] = "nas_cluster.spaces"
     word: ClassVar[str] = "space"
     architecture_type: ClassVar[type[Architecture]]
+    task_type: ClassVar[type[Task]] = ImageTask
+    """What its children can learn; a config that gives them another dataset is refused."""
 
     @abstractmethod
     def decisions(self) -> DecisionSpec:
@@ -61,8 +65,8 @@ class SearchSpace(Component, ABC, Generic[A]):
         """
 
     @abstractmethod
-    def build_child(self, architecture: A, task: Task) -> nn.Module:
-        """The child network, freshly initialised from torch's global generator.
+    def build_child(self, architecture: A, task: Any) -> nn.Module:
+        """The child network, freshly initialised from torch's global generator. task: of this space's `task_type`.
 
         Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
         """
@@ -93,7 +97,21 @@ class SearchSpace(Component, ABC, Generic[A]):
         when the space grows during the search. Its groups of decisions stay, so that the controller goes on."""
         return self
 
-    def check(self, task: Task) -> None:
+    def scaled(self, changes: Mapping[str, Any]) -> Self:
+        """This space with other `child` options: the same decisions and architectures, built at another size (more
+        filters, a stem for larger images, another dropout). Raises ConfigError for an option it does not have."""
+        options: Options | None = getattr(self, "child", None)
+        if not changes:
+            return self
+        if options is None:
+            raise ConfigError(f"scale: space {self.kind!r} builds children of one size only")
+        try:
+            child = type(options).model_validate({**options.model_dump(), **changes})
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(error, type(options), "scale"))) from error
+        return self.model_copy(update={"child": child})
+
+    def check(self, task: Any) -> None:
         """Raise ConfigError when no architecture of this space fits the task."""
 
     def draw(self, architecture: A) -> list[Drawing]:

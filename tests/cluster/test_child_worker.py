@@ -24,21 +24,22 @@ FAULTS = {
     "exit": "exit",
     "segfault": "segfault",
     "killed": "killed",
-    "timeout": "timeout",
     "allocate": "out_of_memory",
 }
 
 
-def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path):
-    config = simulated_job(
-        estimator={"isolated": True, "faults": dict(enumerate(FAULTS))},
-        failures={"time_limit": 1.0, "memory_limit_gb": 0.4},
-    )
+@pytest.mark.parametrize(
+    "faults,limits",
+    [(FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}), ({"timeout": "timeout"}, {"time_limit": 0.5})],
+    ids=["crashes", "a hang"],
+)
+def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, faults, limits):
+    config = simulated_job(estimator={"isolated": True, "faults": dict(enumerate(faults))}, failures=limits)
 
     async def main():
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
         await worker.start()
-        for number, cause in enumerate(FAULTS.values()):
+        for number, cause in enumerate(faults.values()):
             evaluation = await worker.evaluate(child(config, number))
             assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
             started = time.monotonic()

@@ -65,7 +65,7 @@ def test_with_all_skips_a_layer_reads_all_earlier_ones_and_the_classifier_the_la
 @pytest.mark.parametrize("centre", [False, True])
 def test_smaller_inputs_are_padded_with_zeros_to_the_largest(centre):
     """F-A6 (iii): 32x32 and 16x16 concatenate at 32x32."""
-    space = LayerwiseCNN(padding="centre" if centre else "bottom_right")
+    space = LayerwiseCNN(child={"padding": "centre" if centre else "bottom_right"})
     child = space.build_child(network((8, (0,), 1), (8, (1,), 2), (8, (1, 2), 1)), CIFAR).eval()
     seen = []
     child.layers[2].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
@@ -103,7 +103,7 @@ def test_random_networks_with_strides_build_and_run(size, channels):
         {"skip_connections": False},
         {"strides": (1, 2, 3)},
         {"layers": 1},
-        {"filter_heights": (2, 4), "padding": "centre"},
+        {"filter_heights": (2, 4), "child": {"padding": "centre"}},
     ],
 )
 def test_conformance_of_the_variants(options):

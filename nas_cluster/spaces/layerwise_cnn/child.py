@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask
 from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseLayer
 
 __all__ = ["LayerwiseChild"]
@@ -21,7 +21,7 @@ __all__ = ["LayerwiseChild"]
 class LayerwiseChild(nn.Module):
     """Images (N, channels, height, width) to logits (N, classes)."""
 
-    def __init__(self, architecture: CNNArchitecture, task: Task, *, centre: bool = False) -> None:
+    def __init__(self, architecture: CNNArchitecture, task: ImageTask, *, centre: bool = False) -> None:
         super().__init__()
         self._inputs = [layer.inputs for layer in architecture.layers]
         self._unread = architecture.unread

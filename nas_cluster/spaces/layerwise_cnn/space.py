@@ -10,7 +10,7 @@ from pydantic import Field
 from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing, Edge, Node
-from nas_cluster.core.task import Task
+from nas_cluster.core.task import ImageTask
 from nas_cluster.spaces.base import Architecture, SearchSpace
 from nas_cluster.spaces.layerwise_cnn.published import NAS_V1
 
@@ -53,6 +53,13 @@ class Growth(Options):
     until: int = Field(62, ge=1, le=62)
 
 
+class LayerwiseChildOptions(Options):
+    """How a child is built from an architecture."""
+
+    padding: Literal["bottom_right", "centre"] = "bottom_right"
+    """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
+
+
 class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     """Per layer: filter height and width, optional strides, number of filters, and which earlier layers it reads."""
 
@@ -68,8 +75,7 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     """Anchor points choose each layer's inputs; otherwise each layer reads the one before it."""
     growth: Growth | None = None
     """The paper's: 6 layers, 2 more after every 1,600 children; null: the depth stays."""
-    padding: Literal["bottom_right", "centre"] = "bottom_right"
-    """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
+    child: LayerwiseChildOptions = LayerwiseChildOptions()
 
     def _attributes(self) -> list[tuple[str, Values]]:
         strides = [] if self.strides is None else [("stride_height", self.strides), ("stride_width", self.strides)]
@@ -138,11 +144,11 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
         grown = self.layers + self.growth.by * (number // self.growth.every)
         return self.model_copy(update={"layers": max(self.layers, min(grown, self.growth.until)), "growth": None})
 
-    def build_child(self, architecture: CNNArchitecture, task: Task) -> nn.Module:
+    def build_child(self, architecture: CNNArchitecture, task: ImageTask) -> nn.Module:
         """The child network (child.py)."""
         from nas_cluster.spaces.layerwise_cnn.child import LayerwiseChild
 
-        return LayerwiseChild(architecture, task, centre=self.padding == "centre")
+        return LayerwiseChild(architecture, task, centre=self.child.padding == "centre")
 
     def summary(self, architecture: CNNArchitecture) -> str:
         """`3x3x36 5x5x48 ...`, with the number of connections."""
