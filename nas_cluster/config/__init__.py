@@ -2,5 +2,6 @@
 
 from nas_cluster.config.job import JobConfig
 from nas_cluster.config.sections import Budget, Failures, Resources, Topology
+from nas_cluster.config.stage import Stage
 
-__all__ = ["Budget", "Failures", "JobConfig", "Resources", "Topology"]
+__all__ = ["Budget", "Failures", "JobConfig", "Resources", "Stage", "Topology"]

@@ -98,7 +98,7 @@ class _Trainer:
         details = result.details()
         if self._context.test:
             dtype = getattr(torch, result.precision)
-            details["test_accuracy"] = evaluate(model, self._store.test_batches(), dtype)
+            details["test_metric"] = evaluate(model, self._store.test_batches(), dtype)
         return Evaluation(
             metric=self._settings.score(result.accuracies),
             seconds=time.perf_counter() - started,

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
-from nas_cluster.core.component import Component, Options, explain
+from nas_cluster.core.component import Component, Options, validated
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError, nearest
@@ -105,10 +104,7 @@ class SearchSpace(Component, ABC, Generic[A]):
             return self
         if options is None:
             raise ConfigError(f"scale: space {self.kind!r} builds children of one size only")
-        try:
-            child = type(options).model_validate({**options.model_dump(), **changes})
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(error, type(options), "scale"))) from error
+        child = validated(type(options), {**options.model_dump(), **changes}, where="scale")
         return self.model_copy(update={"child": child})
 
     def check(self, task: Any) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, RetrainRow, SessionRow, SnapshotRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, SessionRow, SnapshotRow, TrainingRow
 
 __all__ = ["Queries"]
 
@@ -89,30 +89,23 @@ class Queries:
         return [SessionRow(**dict(row)) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
 
     def state(self) -> str:
-        """How the last search session ended, or that it did not."""
-        searches = [session for session in self.sessions() if session.ended != "retrained"]
-        return "not started" if not searches else searches[-1].ended or "running, or its process was lost"
+        """How the last session ended, or that it did not; done when the search and the stages after it are."""
+        search = self.phase_state("search")
+        return search if search != "done" or not self.config.get("finalize") else self.phase_state("finalize")
+
+    def phase_state(self, phase: str) -> str:
+        """The same for the sessions of one phase."""
+        sessions = [session for session in self.sessions() if session.phase == phase]
+        return "not started" if not sessions else sessions[-1].ended or "running, or its process was lost"
 
     def snapshots(self) -> list[SnapshotRow]:
         """All snapshots, newest first."""
         found = self._db.execute("SELECT * FROM snapshots ORDER BY version DESC, created_at DESC")
         return [SnapshotRow(**dict(row)) for row in found]
 
-    def retrains(self) -> list[RetrainRow]:
-        """All retrainings, by rank and seed."""
-        found = self._db.execute("SELECT * FROM retrains ORDER BY rank, child_id, seed")
-        return [
-            RetrainRow(
-                child_id=row["child_id"],
-                rank=row["rank"],
-                seed=row["seed"],
-                settings=json.loads(row["settings"]),
-                evaluation=None if row["evaluation"] is None else Evaluation.from_json(json.loads(row["evaluation"])),
-                test_metric=row["test_metric"],
-                finished_at=row["finished_at"],
-            )
-            for row in found
-        ]
+    def trainings(self) -> list[TrainingRow]:
+        """All trainings after the search, stage by stage in the order in which they were planned."""
+        return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
     def counts(self) -> dict[str, int]:
         """planned (all), done, ok, failed, cached, and one entry per cause of failure."""
@@ -144,6 +137,13 @@ class Queries:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def _training(row: sqlite3.Row) -> TrainingRow:
+    data = dict(row)
+    evaluation = None if data["evaluation"] is None else Evaluation.from_json(json.loads(data["evaluation"]))
+    architecture, settings = json.loads(data["architecture"]), json.loads(data["settings"])
+    return TrainingRow(**{**data, "architecture": architecture, "settings": settings, "evaluation": evaluation})
 
 
 def _batch(row: sqlite3.Row) -> BatchRow:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from nas_cluster.core.evaluation import Child, Evaluation
 
-__all__ = ["BatchRow", "ChildRow", "EventRow", "RetrainRow", "SessionRow", "SnapshotRow"]
+__all__ = ["BatchRow", "ChildRow", "EventRow", "SessionRow", "SnapshotRow", "TrainingRow"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ class SessionRow:
     """One process lifetime of the run. `active_seconds` is what the time budget charges: downtime is free."""
 
     epoch: int
+    phase: str
+    """search | finalize | retrain"""
     host: str
     pid: int
     started_at: float
     active_seconds: float
     ended: str | None
-    """done | stopped | interrupted | failed | retrained, or None when the process was lost."""
+    """done | stopped | interrupted | failed, or None when the process was lost."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,25 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True)
-class RetrainRow:
-    """One full training of a chosen child with one seed; `test_metric` was measured once, at the end."""
+class TrainingRow:
+    """One training of a chosen architecture with one seed, in a stage after the search.
 
-    child_id: str
+    source: a child_id, or the name of a published architecture. settings: estimator, dataset, scale, test, point (of a
+    grid). rank: before this training. test_metric: measured once, at its end.
+    """
+
+    stage: str
+    source: str
+    architecture: dict[str, Any]
     rank: int
     seed: int
     settings: dict[str, Any]
     evaluation: Evaluation | None = None
+    reward: float | None = None
     test_metric: float | None = None
     finished_at: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What makes it this training and no other."""
+        return self.stage, self.source, self.seed, json.dumps(self.settings, sort_keys=True)

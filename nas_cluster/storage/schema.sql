@@ -9,11 +9,12 @@ CREATE TABLE run (
 
 CREATE TABLE sessions (
   epoch INTEGER PRIMARY KEY,
+  phase TEXT NOT NULL,            -- search, finalize, retrain
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
   started_at REAL NOT NULL,
   active_seconds REAL NOT NULL DEFAULT 0,
-  ended TEXT                      -- done, stopped, interrupted, failed, retrained; null when the process was lost
+  ended TEXT                      -- done, stopped, interrupted, failed; null when the process was lost
 ) STRICT;
 
 CREATE TABLE batches (
@@ -76,13 +77,16 @@ CREATE TABLE snapshots (
   created_at REAL NOT NULL
 ) STRICT;
 
-CREATE TABLE retrains (
-  child_id TEXT NOT NULL,
-  rank INTEGER NOT NULL,
+CREATE TABLE trainings (          -- of architectures that the search, or a reader, has chosen
+  stage TEXT NOT NULL,            -- of `finalize`, or retrain, grid
+  source TEXT NOT NULL,           -- a child_id, or the name of a published architecture
+  architecture TEXT NOT NULL,     -- JSON
+  rank INTEGER NOT NULL,          -- before this training
   seed INTEGER NOT NULL,
-  settings TEXT NOT NULL,         -- JSON
+  settings TEXT NOT NULL,         -- JSON: estimator, dataset, scale, test, and the point of the grid
   evaluation TEXT,                -- JSON; null until done
+  reward REAL,
   test_metric REAL,
   finished_at REAL,
-  PRIMARY KEY (child_id, seed, settings)
+  PRIMARY KEY (stage, source, seed, settings)
 ) STRICT;

@@ -108,6 +108,28 @@ MISTAKES = {
     "a damaged journal": (["status", "DAMAGED"], "damaged or not a journal"),
     "a folder with other things": (["run", "CONFIG", "--local", "name=busy"], "is not empty and holds no run"),
     "retrain without children": (["retrain", "EMPTY", "--local"], "no child has been scored yet"),
+    "a config has no winners": (["retrain", "CONFIG", "--local"], "a config needs --architecture"),
+    "no such published architecture": (
+        ["retrain", "RUN", "--local", "-a", "layerwise_cnn:nas_v2"],
+        "did you mean 'nas_v1'",
+    ),
+    "an architecture of another space": (
+        ["retrain", "RUN", "--local", "-a", "layerwise:nas_v1"],
+        "did you mean 'layer",
+    ),
+    "no such rank": (["retrain", "RUN", "--local", "-a", "RUN:99999"], "no architecture '99999'"),
+    "a scale that the space does not have": (
+        ["retrain", "RUN", "--local", "scale.filters=3"],
+        "scale.filters: unknown",
+    ),
+    "a grid of an unknown setting": (["retrain", "RUN", "--local", "--grid", "nois=[0, 1]"], "nois: unknown key"),
+    "a grid without values": (["retrain", "RUN", "--local", "--grid", "noise=[]"], "noise"),
+    "a stage of a wrong size": (["run", "CONFIG", "--local", "finalize=[{name: a, top: 0}]"], "finalize.0.top"),
+    "two stages of one name": (["run", "CONFIG", "--local", "finalize=[{name: a}, {name: a}]"], "is called 'a' too"),
+    "a stage with a wrong scale": (
+        ["run", "CONFIG", "--local", "finalize=[{name: a, scale: {filters: 3}}]"],
+        "finalize.0.scale.filters: unknown",
+    ),
     "retrain with a wrong key": (["retrain", "RUN", "--local", "retrain.epoch=3"], "retrain.epoch: unknown key"),
 }
 
@@ -126,7 +148,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(
     places = {"RUN": run_dir, "RUNX": tmp_path / "jobb", "CONFIG": config_file, "DAMAGED": damaged}
     places["EMPTY"] = tmp_path / "empty"
     arguments, message = MISTAKES[case]
-    code, out, err = cli(*(places.get(a, a) for a in arguments))
+    code, out, err = cli(*(str(places.get(a, a)).replace("RUN:", f"{run_dir}:") for a in arguments))
     assert code == 2
     assert message in err
     assert "Traceback" not in out + err
