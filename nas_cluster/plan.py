@@ -75,22 +75,9 @@ def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Imag
     for tokens in proposal.tokens[:_SAMPLES]:
         space = config.space.at(0)
         architecture = space.decode(tokens)
-        parameters, flops = (None, None) if task is None else _size(config, architecture, task)
+        parameters, flops = (None, None) if task is None else space.size_of(architecture, task)
         children.append({"summary": space.summary(architecture), "parameters": parameters, "forward_flops": flops})
     return children
-
-
-def _size(config: JobConfig, architecture: Any, task: ImageTask) -> tuple[int, int]:
-    """Parameters, and floating-point operations of one image's forward pass."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = config.space.at(0).build_child(architecture, task).eval()
-        image = torch.empty(1, task.channels, task.height, task.width)
-        with FlopCounterMode(display=False) as counter:
-            model(image)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), counter.get_total_flops()
 
 
 def _cost(config: JobConfig, children: list[dict[str, Any]], images: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import ChildRow, TrainingRow
 
 __all__ = [
+    "fields_text",
     "mean_and_spread",
     "plan_text",
     "stage_text",
@@ -124,6 +125,12 @@ def mean_and_spread(values: Sequence[float]) -> str:
         return "-"
     spread = f" ± {statistics.stdev(values):.4f} (n={len(values)})" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """One line a field."""
+    width = max(len(name) for name in fields)
+    return "".join(f"{name.replace('_', ' '):<{width}}  {_value(value)}\n" for name, value in fields.items())
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from nas_cluster.core.component import Component, Options, validated
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError, nearest
-from nas_cluster.core.task import ImageTask, Task
+from nas_cluster.core.task import ImageTask, LanguageTask, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,6 +69,22 @@ class SearchSpace(Component, ABC, Generic[A]):
 
         Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
         """
+
+    def size_of(self, architecture: A, task: Task) -> tuple[int, int]:
+        """(trainable parameters, floating-point operations of one image's or token's forward pass), counted on the meta
+        device: no memory is touched. A multiplication with its addition counts as two. Raises InvalidArchitecture."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.device("meta"):
+            model: Any = self.build_child(architecture, task).eval()
+            with FlopCounterMode(display=False) as counter:
+                if isinstance(task, LanguageTask):
+                    features_TBE, _ = model(torch.zeros(1, 1, dtype=torch.int64), model.initial_state(1))
+                    model.decoder(features_TBE)
+                else:
+                    model(torch.empty(1, task.channels, task.height, task.width))
+        return sum(p.numel() for p in model.parameters() if p.requires_grad), counter.get_total_flops()
 
     def parse(self, data: Mapping[str, Any]) -> A:
         """The architecture that `to_json` wrote."""

@@ -76,6 +76,21 @@ def test_plan_starts_nothing(cli, config_file, tmp_path):
     assert plan["cost"]["operations_in_all"] == pytest.approx(60 * plan["cost"]["operations_per_child"])
 
 
+def test_show_counts_and_draws_any_architecture(cli, run_dir, tmp_path):
+    picture = tmp_path / "nas_v1.svg"
+    code, out, _ = cli("show", "layerwise_cnn:nas_v1", "-o", picture)
+    assert code == 0
+    assert "4,2" in next(line for line in out.splitlines() if line.startswith("parameters"))
+    assert picture.read_text().count('class="node ') == 17
+    code, out, _ = cli("show", f"{run_dir}:1", "--json", "--task", "28x28x1/10")
+    best = json.loads(out)
+    assert best["task"] == "28x28x1 images, 10 classes"
+    (tmp_path / "mine.json").write_text(json.dumps(best["architecture"]))
+    code, out, _ = cli("show", f"layerwise_cnn:{tmp_path / 'mine.json'}", "child.extra_filters=9", "--json")
+    assert json.loads(out)["key"] == best["key"]
+    assert json.loads(out)["parameters"] > best["parameters"]
+
+
 def test_schema(cli):
     code, out, _ = cli("schema")
     assert code == 0
@@ -130,6 +145,10 @@ MISTAKES = {
         ["run", "CONFIG", "--local", "finalize=[{name: a, scale: {filters: 3}}]"],
         "finalize.0.scale.filters: unknown",
     ),
+    "an architecture of no form": (["show", "nas_v1"], "write space:name"),
+    "a task of no form": (["show", "layerwise_cnn:nas_v1", "--task", "32"], "write HEIGHTxWIDTHxCHANNELS/CLASSES"),
+    "an architecture file that is not there": (["show", "layerwise_cnn:no.json"], "no.json: is not a readable JSON"),
+    "a file with another architecture": (["show", "layerwise_cnn:wrong.json"], "wrong.json.layers: missing"),
     "retrain with a wrong key": (["retrain", "RUN", "--local", "retrain.epoch=3"], "retrain.epoch: unknown key"),
 }
 
@@ -139,6 +158,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(
     cli, case, run_dir, config_file, tmp_path, simulated_job, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.json").write_text('{"layer": []}')
     (tmp_path / "busy").mkdir()
     (tmp_path / "busy" / "notes.txt").write_text("mine")
     damaged = tmp_path / "damaged"
