@@ -101,7 +101,7 @@ async def _run_all(
         original = children[row.child_id]
         seed = derive(config.seed, "retrain", original.key, row.seed)
         scored = await pool.evaluate(Child(**{**vars(original), "seed": seed}))
-        tested: Any = scored.evaluation.details.get("test_accuracy")
+        tested: Any = scored.evaluation.details.get("test_metric")
         journal.retrain_done(
             row.child_id, row.seed, row.settings, scored.evaluation, tested, finished_at=scored.finished_at
         )
