@@ -60,6 +60,7 @@ class ChildPool:
     _arrivals: count[int] = field(default_factory=count)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _clients: dict[int, WorkerClient] = field(default_factory=dict)
+    _ready: set[int] = field(default_factory=set)
     _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
     _broken: BaseException | None = None
 
@@ -88,6 +89,20 @@ class ChildPool:
         self._queue.put_nowait(_Waiting((1, next(self._arrivals)), child, result))
         return await result
 
+    async def all_ready(self) -> list[WorkerClient]:
+        """Wait until every worker has started; all of them, by index. Raises what `evaluate` raises."""
+        async with self._taken:
+            await self._taken.wait_for(lambda: len(self._ready) == self.workers or self._broken is not None)
+        if self._broken is not None:
+            raise self._broken
+        return [self._clients[index] for index in sorted(self._ready)]
+
+    async def restart(self) -> None:
+        """End all workers and start new ones. No child may be running."""
+        await self._end_workers()
+        if self._broken is None:
+            self.start()
+
     async def wait_below(self, waiting: int) -> None:
         """Return once fewer than `waiting` children are queued (back-pressure)."""
         async with self._taken:
@@ -96,6 +111,9 @@ class ChildPool:
     async def close(self) -> None:
         """Drop queued and running children and end the workers."""
         await self._break(RunStopped("the run is stopping"))
+        await self._end_workers()
+
+    async def _end_workers(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,6 +138,7 @@ class ChildPool:
                 failures += 1
                 client = self._clients[index] = await self.spawn(index)
                 await client.start()
+                await self._set_ready(index)
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self.slots_per_worker):
                         group.create_task(self._serve(client, f"worker-{index}"))
@@ -128,6 +147,13 @@ class ChildPool:
                 self.on_event("worker_lost", {"worker": index, "reason": str(lost.exceptions[0])})
             except* NasClusterError as error:
                 await self._break(error.exceptions[0])
+            finally:
+                self._ready.discard(index)
+
+    async def _set_ready(self, index: int) -> None:
+        self._ready.add(index)
+        async with self._taken:
+            self._taken.notify_all()
 
     async def _serve(self, client: WorkerClient, name: str) -> None:
         """One slot: take, score, answer, for ever. Raises PartLost when the worker is gone."""

@@ -13,10 +13,11 @@ import sys
 import threading
 from typing import Any
 
-from nas_cluster.cluster.child_worker import Evaluators, evaluate_safely
+from nas_cluster.cluster.child_worker import Evaluators, evaluate_safely, train_phase_safely
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import UserError
 from nas_cluster.core.evaluation import Child
+from nas_cluster.core.phases import PhaseOrder
 
 
 def _read_orders(descriptor: int, orders: queue.SimpleQueue[bytes]) -> None:
@@ -45,8 +46,11 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
         raise
     answer({})
     while True:
-        child = Child.from_json(json.loads(orders.get()))
-        answer(evaluate_safely(evaluators, child).to_json())
+        order = json.loads(orders.get())
+        if "phase" in order:
+            answer(train_phase_safely(evaluators, PhaseOrder.from_json(order["phase"])))
+        else:
+            answer(evaluate_safely(evaluators, Child.from_json(order)).to_json())
 
 
 if __name__ == "__main__":

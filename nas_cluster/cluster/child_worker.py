@@ -14,6 +14,7 @@ import math
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,11 +25,12 @@ from typing import IO, Any
 from nas_cluster.cluster.messages import PartLost
 from nas_cluster.config import JobConfig
 from nas_cluster.core.component import build_component
-from nas_cluster.core.errors import ChildError, DataError, NasClusterError
+from nas_cluster.core.errors import ChildError, DataError, Diverged, NasClusterError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.estimators import Estimator, WorkerContext
+from nas_cluster.core.phases import PhaseOrder, PhaseResult
+from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
 
-__all__ = ["ChildWorker", "Evaluators", "evaluate_safely"]
+__all__ = ["ChildWorker", "Evaluators", "evaluate_safely", "train_phase_safely"]
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
 _POLL_SECONDS = 0.25
@@ -60,15 +62,27 @@ class Evaluators:
             self._settings, self._open = child.estimator, estimator.open(self._context)
         return self._open
 
+    def shared(self) -> SharedEvaluator:
+        """The evaluator of the job itself, which holds what its children share."""
+        assert self._settings is None
+        evaluator: SharedEvaluator = self._open
+        return evaluator
+
 
 class ChildWorker:
-    """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are tested after training."""
+    """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are tested after training.
 
-    def __init__(self, name: str, config: dict[str, Any], *, log: Path, test: bool = False) -> None:
+    host: the address at which the group's other workers reach this one.
+    """
+
+    def __init__(
+        self, name: str, config: dict[str, Any], *, log: Path, test: bool = False, host: str = "127.0.0.1"
+    ) -> None:
         self._name = name
         self._config = JobConfig.from_dict(config)
         self._config_json = config
         self._test = test
+        self._host = host
         self._log = log
         self._process: _ChildProcess | None = None
         self._shared: Evaluators | None = None
@@ -94,6 +108,32 @@ class ChildWorker:
             return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
         except Exception as error:
             return _failure(error, time.monotonic() - started)
+
+    async def train_phase(self, order: PhaseOrder) -> PhaseResult:
+        """Train one phase as a member of the group that the order describes.
+
+        Raises PartLost when the process ended or could not (a lost group is one cause), Diverged when the loss did.
+        """
+        if self._shared is not None:
+            answer = await asyncio.to_thread(train_phase_safely, self._shared, order)
+        else:
+            answer = await asyncio.to_thread(self._train_in_process, order)
+        if "error" in answer:
+            raise (Diverged if answer["diverged"] else PartLost)(answer["error"])
+        return PhaseResult.from_json(answer)
+
+    def _train_in_process(self, order: PhaseOrder) -> dict[str, Any]:
+        try:
+            return self._warm_process().ask({"phase": order.to_json()}, time_limit=None, memory_limit_gb=None)
+        except _Ended as ended:
+            self._process = None
+            return {"error": f"worker {self._name}: {ended.message}", "diverged": False}
+
+    async def rendezvous(self) -> str:
+        """HOST:PORT where this worker's process can listen for the others of its group."""
+        with socket.socket() as free:
+            free.bind((self._host, 0))
+            return f"{self._host}:{free.getsockname()[1]}"
 
     async def submit(self, children: Sequence[Child]) -> None:
         """Start scoring many children at once; `collect` gives what is done. One call each way carries many."""
@@ -245,6 +285,14 @@ def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:
         return _checked(evaluators.of(child).evaluate(child))
     except (SystemExit, Exception) as error:
         return _failure(error, time.monotonic() - started)
+
+
+def train_phase_safely(evaluators: Evaluators, order: PhaseOrder) -> dict[str, Any]:
+    """Train a phase in this process; its result as plain data, or `error` and whether the loss `diverged`."""
+    try:
+        return evaluators.shared().train_phase(order).to_json()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:2000], "diverged": isinstance(error, Diverged)}
 
 
 def _checked(evaluation: Any) -> Evaluation:

@@ -28,6 +28,7 @@ from nas_cluster.cluster.messages import (
     Receipt,
     ShardClient,
 )
+from nas_cluster.cluster.phases import Phases, schedule_of
 from nas_cluster.cluster.restore import Snapshots
 from nas_cluster.cluster.tally import Tally
 from nas_cluster.config import JobConfig
@@ -74,6 +75,14 @@ class Coordinator:
             retries=config.failures.retries,
             on_event=lambda kind, detail: self._note(kind, detail),
         )
+        schedule = schedule_of(config)
+        self._phases: Phases | None = None
+        if schedule is not None:
+            self._phases = Phases(
+                config, schedule, directory, self._journal, self._commit, self._pool, clock, self._note
+            )
+        self._open_minibatches: set[tuple[int, int]] = set()
+        self._minibatch_over = asyncio.Condition()
         self._shards: list[ShardClient] = []
         self._stopping: str | None = None
         self._failure: BaseException | None = None
@@ -99,6 +108,7 @@ class Coordinator:
         """
         await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
         self._shards = shards
+        self._open_minibatches.clear()
         self._admitted = self._journal.counts()["planned"]
         self._used = self._journal.used_numbers()
         self._first_free = next(number for number in count() if number not in self._used)
@@ -115,6 +125,8 @@ class Coordinator:
             self._stopping = reason
             await self._pool.close()
             await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
+            async with self._minibatch_over:
+                self._minibatch_over.notify_all()
 
     async def close(self, ended: str) -> Outcome:
         """Final snapshot and end of the session. `ended` is done unless the run was stopped or failed."""
@@ -160,8 +172,37 @@ class Coordinator:
     async def admit(self, replica: int, update: int) -> Admission | None:
         """Leave to sample minibatch `update`, or None when the search is over or stopping."""
         if self._config.mode == "synchronous":
-            return self._admit_round(replica, update)
-        await self._pool.wait_below(2 * self._pool.slots)
+            admission = self._admit_round(replica, update)
+        else:
+            await self._pool.wait_below(2 * self._pool.slots)
+            admission = self._admit_one(replica, update)
+        if admission is not None and self._phases is not None:
+            per_batch = self._config.topology.children_per_replica
+            number = update if self._config.mode == "synchronous" else admission.first_number // per_batch
+            if not await self._after_phases(self._phases, number):
+                return None
+            self._open_minibatches.add((replica, update))
+        return admission
+
+    async def _after_phases(self, phases: Phases, number: int) -> bool:
+        """Wait until what children share is trained as far as minibatch (or round) `number` needs. A phase begins when
+        every minibatch before it is over: its children are scored with the tensors that they were sampled for."""
+        try:
+            if not phases.over(number):
+                async with self._minibatch_over:
+                    await self._minibatch_over.wait_for(lambda: not self._open_minibatches or self._stopping)
+                await phases.catch_up(number, self._shards)
+        except Exception as error:
+            self._fail(error)
+        return self._stopping is None and self._failure is None
+
+    async def _close_minibatch(self, replica: int, update: int) -> None:
+        self._open_minibatches.discard((replica, update))
+        async with self._minibatch_over:
+            self._minibatch_over.notify_all()
+
+    def _admit_one(self, replica: int, update: int) -> Admission | None:
+        """In asynchronous mode each minibatch takes the next numbers."""
         recorded = self._journal.batch_children(replica, update)
         if recorded and self._stopping is None:
             return Admission(recorded[0].child.number, len(recorded))
@@ -309,7 +350,9 @@ class Coordinator:
 
     async def _score(self, row: ChildRow) -> ChildRow:
         """Answer from the cache or from a worker, commit, and only then return."""
-        earlier = self._journal.find_scored(row.child.key) if self._config.cache else None
+        earlier = None
+        if self._config.cache and self._phases is None:  # what children share changes, and their scores with it
+            earlier = self._journal.find_scored(row.child.key)
         if earlier is not None:
             row = replace(
                 row,
@@ -319,7 +362,8 @@ class Coordinator:
                 cached_from=str(earlier.child.child_id),
             )
         else:
-            scored = await self._pool.evaluate(row.child)
+            shared = self._phases.state if self._phases is not None else None
+            scored = await self._pool.evaluate(replace(row.child, shared=shared))
             row = self._with_result(row, scored)
         child_id = str(row.child.child_id)
         assert row.evaluation is not None and row.reward is not None and row.finished_at is not None
@@ -382,6 +426,8 @@ class Coordinator:
                 scalars=scalars,
             )
         )
+        if epoch == self._config.strategy.learning_epochs - 1:
+            await self._close_minibatch(replica, update)
         self._tally.update_applied(min(r.version for r in receipts), staleness, scalars)
         await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
 

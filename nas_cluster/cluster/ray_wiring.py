@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
 from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaClient, ShardClient, WorkerClient
 from nas_cluster.cluster.parameter_server import ParameterServer
@@ -280,9 +281,14 @@ def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index
     job = JobConfig.from_dict(config)
     resources, shared = job.topology.resources, job.estimator.shares_process
     options = {"num_cpus": 0} if shared else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
-    factory = partial(make_worker, config, directory, index, test=test)
+    factory = partial(_make_worker, config, directory, index, test)
     client = BatchedRayWorker if shared else RayWorker
     return client(_start_host([factory], options), 0)
+
+
+def _make_worker(config: dict[str, Any], directory: Path, index: int, test: bool) -> ChildWorker:
+    """Called on the worker's node: its group reaches it at that node's address."""
+    return make_worker(config, directory, index, test=test, host=ray.util.get_node_ip_address())
 
 
 def _make_shard(config: dict[str, Any]) -> ParameterServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
+from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive
 
 __all__ = ["CAUSES", "Child", "ChildId", "Evaluation", "Status"]
@@ -55,6 +56,8 @@ class Child:
     seed: int
     estimator: dict[str, Any] | None = None
     """The estimator's settings, when they are this child's own (a point of a grid) and not the job's."""
+    shared: SharedState | None = None
+    """What it is scored with, when children share tensors."""
 
     @property
     def stage(self) -> int:
@@ -69,7 +72,8 @@ class Child:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Inverse of `to_json`."""
         tokens = tuple(data["tokens"])
-        return cls(**{**data, "child_id": ChildId(**data["child_id"]), "tokens": tokens})
+        shared = None if data["shared"] is None else SharedState(**data["shared"])
+        return cls(**{**data, "child_id": ChildId(**data["child_id"]), "tokens": tokens, "shared": shared})
 
     @staticmethod
     def seed_of(run_seed: int, child_id: ChildId, key: str, *, cached: bool) -> int:

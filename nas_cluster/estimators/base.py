@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule
 from nas_cluster.core.task import ImageTask, Task
 from nas_cluster.datasets import Arrays, Dataset
 from nas_cluster.spaces import SearchSpace
 
-__all__ = ["Estimator", "Evaluator", "WorkerContext"]
+__all__ = ["AsyncEvaluator", "Estimator", "Evaluator", "SharedEvaluator", "WorkerContext"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class Evaluator(Protocol):
 
     def evaluate(self, child: Child) -> Evaluation:
         """Score one child. A ChildError (or any exception) becomes a failed evaluation in the worker."""
+        ...
+
+
+class SharedEvaluator(Evaluator, Protocol):
+    """The same for estimators whose children share tensors, which the workers train together in phases.
+
+    A child says with which state it is scored (`Child.shared`): an evaluator that holds another loads that one.
+    """
+
+    def train_phase(self, order: PhaseOrder) -> PhaseResult:
+        """Train one phase as worker `order.rank` of `order.world`. Raises Diverged when the loss is not finite."""
         ...
 
 
@@ -76,6 +88,10 @@ class Estimator(Component, ABC):
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """Reasons, one line each, why this estimator cannot score children of `space`."""
         return []
+
+    def phases(self, data: Arrays | None) -> PhaseSchedule | None:
+        """When the workers train what children share; None: children share nothing. data: None without `uses_data`."""
+        return None
 
     def child_task(self, task: Any) -> Any:
         """What children are built for when the dataset's task is `task` (images may be resized first)."""

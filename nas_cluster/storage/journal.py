@@ -18,9 +18,10 @@ from typing import Any, Self
 
 from nas_cluster.core.errors import Fenced, RunError, RunStopped
 from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.core.phases import PhaseResult
 from nas_cluster.storage.layout import JOURNAL, LOCK
 from nas_cluster.storage.queries import Queries
-from nas_cluster.storage.rows import BatchRow, ChildRow, SnapshotRow, TrainingRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SnapshotRow, TrainingRow
 
 __all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect"]
 
@@ -229,6 +230,22 @@ class Journal(Queries):
                 "UPDATE batches SET epochs = epochs + 1, applied_at = ?, staleness = max(coalesce(staleness, 0), ?),"
                 ' outcome = ?, scalars = ? WHERE replica = ? AND "update" = ? AND epochs = ?',
                 (applied_at if last else None, staleness, outcome, _json(scalars), replica, update, epoch),
+            )
+
+    def plan_phase(self, row: PhaseRow) -> None:
+        """Record what a phase will train, before it begins; a phase that is known stays as it is."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO phases (phase, tokens, planned_at) VALUES (?, ?, ?)",
+                (row.phase, _json(row.tokens), row.planned_at),
+            )
+
+    def phase_done(self, phase: int, path: str, result: PhaseResult, *, finished_at: float) -> None:
+        """Commit a phase: its tensors are complete on disk. One trained again, as its file was lost, is replaced."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE phases SET path = ?, result = ?, finished_at = ? WHERE phase = ?",
+                (path, _json(result.to_json()), finished_at, phase),
             )
 
     def event(self, kind: str, **detail: Any) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "LOCK",
     "LOGS",
     "REPORT",
+    "SHARED",
     "SNAPSHOTS",
     "TENSORBOARD",
     "check_run_name",
@@ -26,6 +27,7 @@ JOURNAL = "journal.sqlite"
 LOCK = "lock"
 CONFIG = "config.yaml"
 SNAPSHOTS = "snapshots"
+SHARED = "shared"
 LOGS = "logs"
 TENSORBOARD = "tensorboard"
 REPORT = "report.html"

@@ -7,7 +7,8 @@ import sqlite3
 from typing import Any
 
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, SessionRow, SnapshotRow, TrainingRow
+from nas_cluster.core.phases import PhaseResult
+from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, PhaseRow, SessionRow, SnapshotRow, TrainingRow
 
 __all__ = ["Queries"]
 
@@ -103,6 +104,10 @@ class Queries:
         found = self._db.execute("SELECT * FROM snapshots ORDER BY version DESC, created_at DESC")
         return [SnapshotRow(**dict(row)) for row in found]
 
+    def phases(self) -> list[PhaseRow]:
+        """All phases, oldest first."""
+        return [_phase(row) for row in self._db.execute("SELECT * FROM phases ORDER BY phase")]
+
     def trainings(self) -> list[TrainingRow]:
         """All trainings after the search, stage by stage in the order in which they were planned."""
         return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
@@ -142,6 +147,12 @@ class Queries:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def _phase(row: sqlite3.Row) -> PhaseRow:
+    tokens = tuple(tuple(tuple(one) for one in step) for step in json.loads(row["tokens"]))
+    result = None if row["result"] is None else PhaseResult.from_json(json.loads(row["result"]))
+    return PhaseRow(**{**dict(row), "tokens": tokens, "result": result})
 
 
 def _training(row: sqlite3.Row) -> TrainingRow:

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.phases import PhaseResult, SharedState
 
-__all__ = ["Arm", "BatchRow", "ChildRow", "EventRow", "SessionRow", "SnapshotRow", "TrainingRow"]
+__all__ = ["Arm", "BatchRow", "ChildRow", "EventRow", "PhaseRow", "SessionRow", "SnapshotRow", "TrainingRow"]
 
 Arm = Literal["search", "control"]
 """Who chose a child: the strategy, or chance for comparison (a control, from which nothing is learned)."""
@@ -103,6 +105,28 @@ class SnapshotRow:
     path: str
     sha256: str
     created_at: float
+
+
+@dataclass(frozen=True)
+class PhaseRow:
+    """One phase in which all workers trained what children share. `result` is None until it is over.
+
+    tokens: (steps, architectures of a step): what was trained. path: the file of the shared tensors after it.
+    """
+
+    phase: int
+    tokens: tuple[tuple[Tokens, ...], ...]
+    planned_at: float
+    path: str | None = None
+    result: PhaseResult | None = None
+    finished_at: float | None = None
+
+    @property
+    def state(self) -> SharedState | None:
+        """The shared tensors after it."""
+        if self.path is None or self.result is None:
+            return None
+        return SharedState(self.phase, self.path, self.result.sha256)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,15 @@ CREATE UNIQUE INDEX children_by_batch ON children (replica, "update", "index");
 CREATE INDEX children_by_key ON children (key, status);
 CREATE INDEX children_by_reward ON children (reward);
 
+CREATE TABLE phases (             -- in which the workers trained what children share
+  phase INTEGER PRIMARY KEY,
+  tokens TEXT NOT NULL,           -- JSON: (steps, architectures of a step, decisions)
+  planned_at REAL NOT NULL,
+  path TEXT,                      -- of the shared tensors after it; null until done
+  result TEXT,                    -- JSON: loss, digest, seconds, sha256 of the file, details
+  finished_at REAL
+) STRICT;
+
 CREATE TABLE events (
   time REAL NOT NULL,
   kind TEXT NOT NULL,
