@@ -10,7 +10,7 @@ from nas_cluster.cluster.supervisor import Stop, Supervisor
 from nas_cluster.cluster.wiring import InProcess
 from nas_cluster.core.errors import ConfigError, RunError
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SNAPSHOTS
+from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
 from nas_cluster.storage.snapshots import SnapshotStore
 
 SMALL = {"kind": "lstm", "layers": 1, "hidden_size": 12}
@@ -248,6 +248,20 @@ def test_another_config_is_refused_with_the_difference(simulated_job):
     search(simulated_job())
     with pytest.raises(ConfigError, match=r"space.layers: the run has 3, the config says 4"):
         search(simulated_job(space={"layers": 4}))
+
+
+def test_a_job_killed_while_its_directory_was_made_starts_again(simulated_job, tmp_path):
+    (tmp_path / "job").mkdir()
+    for name in (f".{JOURNAL}.123", f".{JOURNAL}.123-journal"):
+        (tmp_path / "job" / name).write_bytes(b"half a journal")
+    search(simulated_job(budget={"max_children": 12}))
+    (tmp_path / "job" / CONFIG).unlink()
+    outcome, record = search(simulated_job(budget={"max_children": 12}))
+    assert (outcome.ended, record.counts()["done"]) == ("done", 12)
+    assert (tmp_path / "job" / CONFIG).exists()
+    (tmp_path / "job" / JOURNAL).unlink()
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        search(simulated_job())
 
 
 def test_a_run_in_use_is_refused(simulated_job, tmp_path):
