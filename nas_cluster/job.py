@@ -21,7 +21,7 @@ from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import CONFIG, JOURNAL, is_remote, run_directory
+from nas_cluster.storage.layout import CONFIG, JOURNAL, is_remote, is_unfinished_journal, run_directory
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
@@ -107,14 +107,14 @@ def prepare(config: JobConfig) -> Path:
     if is_remote(config.storage_path):
         Mirror(config.storage_path, config.name).pull(directory)
     if not (directory / JOURNAL).exists():
-        if directory.exists() and any(directory.iterdir()):
+        if directory.exists() and not all(is_unfinished_journal(path) for path in directory.iterdir()):
             raise RunError(f"{directory}: is not empty and holds no run; choose another name or storage_path")
         Journal.create(directory, config.name, config.to_dict())
         (directory / CONFIG).write_text(write_yaml(config.to_dict()), encoding="utf-8")
         return directory
     recorded = JobConfig.from_dict(load_run(directory).config, source=str(directory))
     config.check_continues(recorded)
-    if config.difference(recorded):  # the coordinator records it
+    if config.difference(recorded) or not (directory / CONFIG).exists():  # the coordinator records it
         (directory / CONFIG).write_text(write_yaml(config.to_dict()), encoding="utf-8")
     return directory
 

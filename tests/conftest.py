@@ -24,7 +24,7 @@ def private_home(tmp_path_factory):
 
 @pytest.fixture
 def simulated_job(tmp_path):
-    """A factory of small simulated jobs; keyword arguments replace sections or update them."""
+    """A factory of small simulated jobs; keyword arguments update sections, those of another kind replace them."""
 
     def make(**changes):
         data = {
@@ -44,7 +44,9 @@ def simulated_job(tmp_path):
             "storage_path": str(tmp_path),
         }
         for key, value in changes.items():
-            data[key] = {**data[key], **value} if isinstance(data.get(key), dict) and isinstance(value, dict) else value
+            old = data.get(key)
+            updates = isinstance(old, dict) and isinstance(value, dict) and value.get("kind") in (None, old.get("kind"))
+            data[key] = {**old, **value} if updates else value
         return JobConfig.from_dict(data)
 
     return make

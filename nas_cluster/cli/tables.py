@@ -87,7 +87,9 @@ def status_text(record: RunRecord) -> str:
         lines.append(("failures", causes))
     if data["best"]:
         best = data["best"]
-        lines.append(("best", f"reward {best['reward']:.4f}, metric {best['metric']:.4f}, child {best['child_id']}"))
+        chance = ", sampled at random" if best["arm"] == "control" else ""
+        line = f"reward {best['reward']:.4f}, metric {best['metric']:.4f}, child {best['child_id']}{chance}"
+        lines.append(("best", line))
     if data["last_event"]:
         lines.append(("last event", data["last_event"]["kind"]))
     return "".join(f"{name:<11} {value}\n" for name, value in lines)
@@ -157,6 +159,7 @@ def _child_json(rank: int, row: ChildRow) -> dict[str, Any]:
     return {
         "rank": rank,
         "child_id": str(row.child.child_id),
+        "arm": row.arm,
         "reward": row.reward,
         "metric": row.evaluation.metric,
         "parameters": row.evaluation.parameters,

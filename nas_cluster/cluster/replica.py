@@ -83,7 +83,7 @@ class Replica:
     async def _learn(
         self, update: int, batch: BatchResult, pulled: PulledWeights | None = None, first_epoch: int = 0
     ) -> None:
-        """Push the minibatch's gradients: one at the weights that sampled it, or several at the weights then current."""
+        """Push the minibatch's gradients: one, at the weights that sampled it, or several at those then current."""
         spec = self._space.at(batch.stage).decisions()
         for epoch in range(first_epoch, self._epochs):
             number = update * self._epochs + epoch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,15 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PALETTE", "controller_chart", "durations_chart", "probability_chart", "reward_chart", "utilisation_chart"]
+__all__ = [
+    "PALETTE",
+    "arms_chart",
+    "controller_chart",
+    "durations_chart",
+    "probability_chart",
+    "reward_chart",
+    "utilisation_chart",
+]
 
 PALETTE = ("#2f6db5", "#d9822b", "#3a9b6f", "#a65fb0", "#c2434a", "#7b8794", "#b8a13a", "#4aa3b8")
 _INK, _FAINT = "#39424e", "#d7dce2"
@@ -88,6 +96,30 @@ def reward_chart(rewards: Series, failed: Sequence[bool]) -> str:
         axes.legend(loc="lower right", ncols=4)
 
     return _draw(3.0, plot)
+
+
+def arms_chart(arms: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """(number, reward) of each arm's children, and each arm's moving average over a tenth of its own."""
+
+    def plot(axes: Axes) -> None:
+        for (name, scored), colour in zip(arms.items(), (PALETTE[0], PALETTE[1]), strict=True):
+            if not scored:
+                continue
+            number, reward = np.asarray(scored, float).T
+            keep = np.unique(np.linspace(0, len(number) - 1, min(len(number), _MOST_POINTS // 2)).astype(int))
+            axes.plot(number[keep] + 1, reward[keep], "o", ms=3, color=colour, alpha=0.2, mew=0)
+            window = max(5, len(number) // 10)
+            if len(number) >= window:
+                mean = np.convolve(reward, np.ones(window) / window, "valid")
+                thin = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), 400)).astype(int))
+                label = f"{name}, mean of {window}"
+                axes.plot(number[window - 1 :][thin] + 1, mean[thin], color=colour, lw=2, label=label)
+        axes.set_xlabel("child")
+        axes.set_ylabel("reward")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right", ncols=2)
+
+    return _draw(2.6, plot)
 
 
 def controller_chart(updates: Series, series: dict[str, Series]) -> str:

@@ -19,6 +19,7 @@ from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import CAUSES
 from nas_cluster.report import charts
+from nas_cluster.report.arms import compare_arms
 from nas_cluster.report.drawing import svg_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces import SearchSpace
@@ -31,7 +32,7 @@ _DRAWN = 4
 _LISTED = 10
 _WINDOWS = 20
 _GROUPS = 6
-_SCALARS = ("entropy", "baseline", "loss", "gradient_norm")
+_SCALARS = ("entropy", "baseline", "loss", "gradient_norm", "clipped", "population_mean")
 
 
 def write_report(record: RunRecord, output: Path) -> Path:
@@ -59,9 +60,10 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "tiles": _tiles(record, done, top),
         "config": write_yaml(record.config),
         "reward_chart": _reward_chart(done),
+        "arms": compare_arms(done, record.config),
         "controller_charts": _controller_charts(record),
         "gradients": _gradients(record),
-        "probability_charts": _probability_charts(space, done) if space else [],
+        "probability_charts": _probability_charts(space, [r for r in done if r.arm == "search"]) if space else [],
         "space_problem": space_problem,
         "drawn": [_drawn(rank, row, space) for rank, row in enumerate(top[:_DRAWN], start=1)],
         "listed": [_listed(rank, row, space) for rank, row in enumerate(top, start=1)],
@@ -108,11 +110,13 @@ def _reward_chart(done: Sequence[ChildRow]) -> Markup | None:
 
 
 def _controller_charts(record: RunRecord) -> Markup | None:
-    batches = sorted((b for b in record.batches() if b.applied_at is not None), key=lambda b: b.applied_at or 0)
+    batches = [b for b in record.batches() if b.applied_at is not None and b.outcome != "void"]
+    batches.sort(key=lambda b: b.applied_at or 0)
     series: dict[str, list[float]] = {}
     for name in _SCALARS:
-        if batches and all(name in b.scalars for b in batches):
-            series[name] = [b.scalars[name] for b in batches]
+        values = [b.scalars[name] for b in batches if name in b.scalars]
+        if values and len(values) == len(batches):
+            series[name] = values
     if any(b.staleness for b in batches):
         series["staleness"] = [float(b.staleness or 0) for b in batches]
     return Markup(charts.controller_chart(range(1, len(batches) + 1), dict(series))) if series else None
@@ -120,9 +124,12 @@ def _controller_charts(record: RunRecord) -> Markup | None:
 
 def _gradients(record: RunRecord) -> str:
     """What became of the gradients, in one line."""
-    outcomes = Counter(b.outcome for b in record.batches() if b.outcome)
+    outcomes: Counter[str] = Counter()
+    for batch in record.batches():
+        if batch.outcome:
+            outcomes[batch.outcome] += batch.epochs
     stale = [b.staleness for b in record.batches() if b.staleness is not None]
-    parts = [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes.most_common() if outcome]
+    parts = [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes.most_common()]
     worst = f"; staleness at most {max(stale)} updates, {statistics.fmean(stale):.1f} on average" if stale else ""
     return "Gradients: " + ", ".join(parts) + worst + "." if parts else ""
 
@@ -155,7 +162,7 @@ def _listed(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[st
     e = row.evaluation
     return {
         "rank": rank,
-        "child": str(row.child.child_id),
+        "child": f"{row.child.child_id}{' (random)' if row.arm == 'control' else ''}",
         "metric": "-" if e.metric is None else f"{e.metric:.4f}",
         "reward": f"{row.reward:.4f}",
         "parameters": "-" if e.parameters is None else f"{e.parameters:,}",

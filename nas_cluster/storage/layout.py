@@ -20,6 +20,7 @@ __all__ = [
     "TENSORBOARD",
     "check_run_name",
     "is_remote",
+    "is_unfinished_journal",
     "run_directory",
 ]
 
@@ -50,6 +51,11 @@ def run_directory(storage_path: str, name: str) -> Path:
         place = hashlib.sha256(storage_path.encode()).hexdigest()[:12]
         return cache_root() / "runs" / place / name
     return Path(storage_path).expanduser().absolute() / name
+
+
+def is_unfinished_journal(path: Path) -> bool:
+    """Whether this is what a process left that was killed while it made a journal: no run, and in nobody's way."""
+    return path.name.startswith(f".{JOURNAL}.")
 
 
 def is_remote(storage_path: str) -> bool:

@@ -11,20 +11,30 @@ from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.cluster.restore import resplit
 from nas_cluster.config import Topology
 from nas_cluster.core.errors import ConfigError, RunStopped
+from nas_cluster.strategies.ppo import PPO
 from nas_cluster.strategies.random import Random
 
 
-async def make_shard(synchronous=False, size=6, weights=None, **topology):
-    strategy = Random()
+async def make_shard(synchronous=False, size=6, weights=None, strategy=None, **topology):
+    strategy = strategy or Random()
     shard = ParameterServer(strategy, Topology(**topology), synchronous=synchronous)
     weights = np.zeros(size, np.float32) if weights is None else weights
     await shard.restore(fresh_state(weights, strategy, first_shard=True))
     return shard
 
 
-def push(replica, update, base=0, gradient=None, size=6):
+def push(replica, number, base=0, gradient=None, size=6, rewards=(0.5,)):
     gradient = np.ones(size, np.float32) if gradient is None else gradient
-    return Push(replica, update, base, gradient, ((0,),), (0.5,))
+    return Push(replica, number, base, gradient, ((0,),) * len(rewards), rewards)
+
+
+def void(replica, number):
+    return Push(replica, number, 0, None, (), ())
+
+
+def only_gradient(state):
+    """The gradient of a shard's first update, from Adam's first moment."""
+    return state.arrays["first"] / np.float32(1 - Random().optimizer.beta1)
 
 
 def test_an_empty_shard_refuses_to_serve():
@@ -224,3 +234,73 @@ def test_resplitting_is_exact_or_refused():
             resplit(uneven, 3)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_gradient_weighs_as_much_as_the_minibatch_has_children_to_learn_from(synchronous):
+    async def scenario():
+        accumulate = {} if synchronous else {"accumulate": 2}
+        shard = await make_shard(synchronous, controller_replicas=3, **accumulate)
+        three, one = np.full(6, 1, np.float32), np.full(6, 5, np.float32)
+        await asyncio.gather(
+            shard.push(push(0, 0, gradient=three, rewards=(0.1, 0.2, 0.3))),
+            shard.push(void(1, 0)),
+            shard.push(push(2, 0, gradient=one)),
+        )
+        return await shard.snapshot()
+
+    state = asyncio.run(scenario())
+    assert (state.version, state.meta["adam_updates"]) == (1, 1)
+    assert only_gradient(state) == pytest.approx(np.full(6, (3 * 1 + 5) / 4))
+
+
+def test_void_pushes_are_counted_and_move_nothing():
+    async def scenario(synchronous):
+        shard = await make_shard(synchronous, controller_replicas=2, strategy=PPO(epochs=1))
+        receipts = await asyncio.gather(shard.push(void(0, 0)), shard.push(void(1, 0)))
+        assert {receipt.outcome for receipt in receipts} == {"void"}
+        assert (await shard.push(void(0, 0))).outcome == "duplicate"
+        return await shard.snapshot()
+
+    for synchronous, version in ((True, 1), (False, 0)):
+        state = asyncio.run(scenario(synchronous))
+        assert state.version == version
+        assert state.meta["last_push"] == {"0": 0, "1": 0}
+        assert state.meta["adam_updates"] == 0
+        assert state.meta["state"] == {"baseline": None}
+        assert not any(array.any() for array in state.arrays.values())
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_all_epochs_see_the_state_before_their_minibatch_and_each_reward_is_observed_once(synchronous):
+    async def scenario():
+        shard = await make_shard(synchronous, controller_replicas=1, strategy=PPO(epochs=3))
+        seen = []
+        for number in range(7):
+            seen.append((await shard.pull(0, number)).state["baseline"])
+            await shard.push(push(0, number, base=number, rewards=(0.5 if number < 3 else 0.9,)))
+        return seen
+
+    assert asyncio.run(scenario()) == [None] * 3 + [0.5] * 3 + [pytest.approx(0.52)]
+
+
+def test_the_epochs_of_accumulated_gradients_follow_each_others_updates():
+    """Two replicas share every update: the second epoch of each is at the weights that both first ones have changed."""
+
+    async def scenario(replicas):
+        shard = await make_shard(controller_replicas=replicas, accumulate=2, strategy=PPO(epochs=2))
+        bases = {}
+
+        async def replica(index):
+            await shard.pull(index, 0)
+            await asyncio.sleep(0.01 * index)  # the children
+            for epoch in range(2):
+                bases[index, epoch] = base = (await shard.pull(index, epoch)).version
+                await shard.push(push(index, epoch, base=base))
+
+        await asyncio.wait_for(asyncio.gather(*(replica(i) for i in range(replicas))), 5)
+        return bases
+
+    assert asyncio.run(scenario(2)) == {(0, 0): 0, (1, 0): 0, (0, 1): 1, (1, 1): 1}
+    assert asyncio.run(scenario(1)) == {(0, 0): 0, (0, 1): 0}, "a replica alone does not wait for ever"
+    assert len(asyncio.run(scenario(5))) == 10

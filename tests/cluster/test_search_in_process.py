@@ -10,8 +10,26 @@ from nas_cluster.cluster.supervisor import Stop, Supervisor
 from nas_cluster.cluster.wiring import InProcess
 from nas_cluster.core.errors import ConfigError, RunError
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SNAPSHOTS
+from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
 from nas_cluster.storage.snapshots import SnapshotStore
+
+SMALL = {"kind": "lstm", "layers": 1, "hidden_size": 12}
+PPO = {"kind": "ppo", "learning_rate": 0.01, "controller": SMALL}
+EVOLUTION = {"kind": "regularized_evolution", "population": 15, "tournament": 4}
+LEARNERS = {
+    "reinforce": {},
+    "ppo": {"strategy": {**PPO, "epochs": 3, "ratio": "token"}},
+    "ppo_control": {
+        "strategy": {**PPO, "epochs": 2},
+        "control": {"share": 0.8},
+        "topology": {"children_per_replica": 1},
+    },
+    "evolution": {"strategy": EVOLUTION},
+    "evolution_control": {"strategy": EVOLUTION, "control": {"share": 0.3}},
+}
+"""What replaces `simulated_job`'s sections. In `ppo_control` most minibatches, and some rounds, hold controls only."""
+
+some_learners = pytest.mark.parametrize("learner", ["reinforce", "ppo_control", "evolution_control"])
 
 
 def search(config):
@@ -22,11 +40,23 @@ def search(config):
 def trace(record):
     """Everything that synchronous runs must have in common, bit by bit."""
     children = {
-        str(row.child.child_id): (row.child.number, row.child.tokens, row.child.key, row.log_prob, row.reward)
+        str(row.child.child_id): (
+            *(row.child.number, row.child.tokens, row.child.key, row.arm),
+            *(row.log_prob, row.step_log_probs, row.reward),
+        )
         for row in record.children()
     }
-    batches = {(b.replica, b.update): (b.controller_hash, b.base_version, b.scalars) for b in record.batches()}
+    batches = {
+        (b.replica, b.update): (b.controller_hash, b.base_version, b.scalars, b.outcome, b.epochs)
+        for b in record.batches()
+    }
     return children, batches
+
+
+def gradients(config, record):
+    """How many gradients the servers must have taken: `epochs` for each minibatch with a child to learn from."""
+    learning = {(r.child.child_id.replica, r.child.child_id.update) for r in record.children() if r.arm == "search"}
+    return len(learning) * config.strategy.learning_epochs
 
 
 def test_a_search_does_what_it_was_asked(simulated_job):
@@ -40,12 +70,18 @@ def test_a_search_does_what_it_was_asked(simulated_job):
     assert record.sessions()[-1].ended == "done"
 
 
-def test_synchronous_searches_are_equal_bit_by_bit_whatever_the_shards_and_speeds(simulated_job):
+def with_topology(changes, **topology):
+    return {**changes, "topology": {**changes.get("topology", {}), **topology}}
+
+
+@some_learners
+def test_synchronous_searches_are_equal_bit_by_bit_whatever_the_shards_and_speeds(simulated_job, learner):
+    changes = LEARNERS[learner]
     slow = {"duration": {"seconds": 0.002, "sigma": 1.0}}
-    _, first = search(simulated_job())
-    _, second = search(simulated_job(name="other", topology={"parameter_shards": 7}, estimator=slow))
+    _, first = search(simulated_job(**changes))
+    _, second = search(simulated_job(name="other", estimator=slow, **with_topology(changes, parameter_shards=7)))
     assert trace(first) == trace(second)
-    _, third = search(simulated_job(name="third", seed=2))
+    _, third = search(simulated_job(name="third", seed=2, **changes))
     assert trace(first) != trace(third)
 
 
@@ -56,11 +92,12 @@ def test_a_replica_more_changes_no_earlier_replicas_first_samples(simulated_job)
     assert first[0] == first[1]
 
 
-def test_resuming_with_a_larger_budget_equals_one_longer_search(simulated_job):
-    budget = {"max_children": 100}
-    search(simulated_job(budget={"max_children": 25}))  # ends inside a round
-    outcome, continued = search(simulated_job(budget=budget))
-    _, whole = search(simulated_job(name="whole", budget=budget))
+@some_learners
+def test_resuming_with_a_larger_budget_equals_one_longer_search(simulated_job, learner):
+    changes = {"budget": {"max_children": 100}, **LEARNERS[learner]}
+    search(simulated_job(**{**changes, "budget": {"max_children": 25}}))  # ends inside a round
+    outcome, continued = search(simulated_job(**changes))
+    _, whole = search(simulated_job(name="whole", **changes))
     assert outcome.ended == "done"
     assert trace(continued) == trace(whole)
     assert len(continued.sessions()) == 2
@@ -83,12 +120,14 @@ def test_shards_may_change_between_sessions(simulated_job):
 
 
 @pytest.mark.parametrize("how", ["wait", "down_weight", "drop"])
-def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(simulated_job, how):
+@pytest.mark.parametrize("learner", ["reinforce", "ppo"])
+def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(simulated_job, how, learner):
+    topology = {"controller_replicas": 5, "max_staleness": 4, "stale_gradients": how}
     config = simulated_job(
         mode="asynchronous",
-        topology={"controller_replicas": 5, "max_staleness": 4, "stale_gradients": how},
         estimator={"duration": {"seconds": 0.003, "sigma": 1.5}},
         budget={"max_children": 200},
+        **with_topology(LEARNERS[learner], **topology),
     )
     outcome, record = search(config)
     assert outcome.ended == "done"
@@ -100,9 +139,12 @@ def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(sim
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
-def test_a_space_that_grows_is_searched_and_resumed_by_one_controller(simulated_job, mode):
+@pytest.mark.parametrize("learner", ["reinforce", "evolution"])
+def test_a_space_that_grows_is_searched_and_resumed_by_one_controller(simulated_job, mode, learner):
     """The step from 2 to 4 layers falls inside a minibatch, and the run is broken off before and continued after it."""
-    growth = {"space": {"layers": 2, "growth": {"by": 2, "every": 20}}, "mode": mode}
+    growth = {"space": {"layers": 2, "growth": {"by": 2, "every": 20}}, "mode": mode, **LEARNERS[learner]}
+    if learner == "evolution":
+        growth["strategy"] = {**growth["strategy"], "population": 5}
     search(simulated_job(name="grown", budget={"max_children": 14}, **growth))
     outcome, record = search(simulated_job(name="grown", budget={"max_children": 66}, **growth))
     assert outcome.ended == "done"
@@ -178,16 +220,18 @@ def test_hours_are_counted_without_downtime(simulated_job):
     assert record.counts()["done"] == before
 
 
-def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_job, tmp_path):
-    search(simulated_job(budget={"max_children": 42}))
+@some_learners
+def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_job, tmp_path, learner):
+    changes = LEARNERS[learner]
+    search(simulated_job(**{**changes, "budget": {"max_children": 42}}))
     record = job.load_run(tmp_path / "job")
     newest = record.snapshots()[0]
     path = tmp_path / "job" / SNAPSHOTS / newest.path
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
-    _, continued = search(simulated_job())
-    _, whole = search(simulated_job(name="whole"))
+    _, continued = search(simulated_job(**changes))
+    _, whole = search(simulated_job(name="whole", **changes))
     assert trace(continued) == trace(whole)
     assert "snapshot_refused" in {event.kind for event in continued.events()}
 
@@ -206,21 +250,39 @@ def test_another_config_is_refused_with_the_difference(simulated_job):
         search(simulated_job(space={"layers": 4}))
 
 
+def test_a_job_killed_while_its_directory_was_made_starts_again(simulated_job, tmp_path):
+    (tmp_path / "job").mkdir()
+    for name in (f".{JOURNAL}.123", f".{JOURNAL}.123-journal"):
+        (tmp_path / "job" / name).write_bytes(b"half a journal")
+    search(simulated_job(budget={"max_children": 12}))
+    (tmp_path / "job" / CONFIG).unlink()
+    outcome, record = search(simulated_job(budget={"max_children": 12}))
+    assert (outcome.ended, record.counts()["done"]) == ("done", 12)
+    assert (tmp_path / "job" / CONFIG).exists()
+    (tmp_path / "job" / JOURNAL).unlink()
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        search(simulated_job())
+
+
 def test_a_run_in_use_is_refused(simulated_job, tmp_path):
     search(simulated_job())
     with Journal.open(tmp_path / "job"), pytest.raises(RunError, match="is in use by process"):
         search(simulated_job())
 
 
-def test_the_final_snapshot_holds_every_gradient_once(simulated_job, tmp_path):
-    config = simulated_job(mode="asynchronous", topology={"controller_replicas": 3}, budget={"max_children": 90})
+@some_learners
+def test_the_final_snapshot_holds_every_gradient_once(simulated_job, tmp_path, learner):
+    changes = with_topology(LEARNERS[learner], controller_replicas=3)
+    config = simulated_job(mode="asynchronous", budget={"max_children": 90}, **changes)
     _, record = search(config)
     (row, _, meta), _ = SnapshotStore(tmp_path / "job" / SNAPSHOTS).newest_good(record.snapshots())
-    assert row.version == len(record.batches())
+    assert row.version == gradients(config, record)
+    epochs = config.strategy.learning_epochs
     for shard in meta["shards"]:
-        assert shard["adam_updates"] == len(record.batches())
+        assert shard["adam_updates"] == gradients(config, record)
         last = {r: max(b.update for b in record.batches() if b.replica == r) for r in range(3)}
-        assert {int(r): number for r, number in shard["last_push"].items()} == last
+        pushes = {int(r): number for r, number in shard["last_push"].items()}
+        assert pushes == {r: (update + 1) * epochs - 1 for r, update in last.items()}
 
 
 def test_every_run_writes_tensorboard_scalars(simulated_job, tmp_path):
@@ -273,8 +335,9 @@ def test_the_number_of_replicas_may_change_between_asynchronous_sessions(simulat
     assert {batch.replica for batch in record.batches()} == set(range(max(4, replicas)))
 
 
-def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job):
-    slow = {"estimator": {"duration": {"seconds": 0.05, "sigma": 0.5}}}
+@some_learners
+def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job, learner):
+    slow = {"estimator": {"duration": {"seconds": 0.03, "sigma": 0.5}}, **LEARNERS[learner]}
     for _ in range(3):
         outcome = stop_after(simulated_job(**slow), 5)
         assert outcome.ended in ("interrupted", "done")

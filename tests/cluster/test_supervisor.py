@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from nas_cluster import job
+from nas_cluster.cluster.coordinator import Coordinator
 from nas_cluster.cluster.messages import PartLost
 from nas_cluster.cluster.supervisor import _LEGAL, State, Stop, Supervisor, may_recover
 from nas_cluster.cluster.wiring import InProcess
 from nas_cluster.core.errors import RunStopped
 
-from test_search_in_process import trace  # isort: skip
+from test_search_in_process import LEARNERS, gradients, trace  # isort: skip
 
 
 class Loses(InProcess):
@@ -35,6 +36,29 @@ class Loses(InProcess):
         return replicas
 
 
+class LosesAtPull(InProcess):
+    """In process, but the last replica is lost when it pulls for one of these pushes, each time once."""
+
+    def __init__(self, *numbers):
+        super().__init__()
+        self.numbers = set(numbers)
+
+    async def start_replicas(self, config, indices, shards, coordinator):
+        replicas = await super().start_replicas(config, indices, shards, coordinator)
+        if replicas:
+            servers = replicas[-1]._servers
+            pull = servers.pull
+
+            async def lossy(replica, number):
+                if number in self.numbers:
+                    self.numbers.remove(number)
+                    raise PartLost(f"scripted loss at push {number}")
+                return await pull(replica, number)
+
+            servers.pull = lossy
+        return replicas
+
+
 def run(config, wiring):
     directory = job.prepare(config)
     return asyncio.run(Supervisor(config, directory, wiring).run(Stop())), job.load_run(directory)
@@ -55,6 +79,29 @@ def test_in_asynchronous_mode_every_gradient_still_counts_once(simulated_job):
     assert outcome.ended == "done"
     assert record.counts()["done"] == 60
     assert outcome.progress.updates == len(record.batches())
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+def test_a_replica_lost_between_two_epochs_goes_on_with_what_is_recorded(simulated_job, monkeypatch, mode):
+    asked, recorded = [], Coordinator.recorded
+
+    async def spy(self, replica, update):
+        asked.append(update)
+        return await recorded(self, replica, update)
+
+    monkeypatch.setattr(Coordinator, "recorded", spy)
+    changes = {**LEARNERS["ppo"], "topology": {"snapshot_every": 1}, "mode": mode}
+    config = simulated_job(name="broken", **changes)
+    outcome, broken = run(config, LosesAtPull(2, 14))
+    assert outcome.ended == "done"
+    assert [event.kind for event in broken.events()] == ["part_lost"] * 2
+    assert {0, 4} <= set(asked)
+    assert all(b.applied_at is not None and b.epochs == 3 for b in broken.batches())
+    if mode == "asynchronous":
+        assert outcome.progress.updates == gradients(config, broken)
+    else:
+        _, whole = run(simulated_job(name="whole", **changes), InProcess())
+        assert trace(broken) == trace(whole)
 
 
 def test_losses_without_end_stop_the_run_resumable(simulated_job):

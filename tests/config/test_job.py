@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_cluster.config import JobConfig
+from nas_cluster.config import Control, JobConfig
 from nas_cluster.config.schema import job_schema
 from nas_cluster.core.errors import ConfigError
 
@@ -105,6 +105,14 @@ WRONG = {
     "mode=synchronous topology.accumulate=10": ["topology.accumulate", "asynchronous"],
     "mode=synchronous topology.max_staleness=3": ["topology.max_staleness"],
     "cache=perhaps": ["cache", "perhaps"],
+    "control.share=0": ["control.share", "greater than 0"],
+    "control.share=0.95": ["control.share", "less than or equal to 0.9"],
+    "control.shre=0.2 control.share=0.2": ["control.shre", "'share'"],
+    "strategy=random control.share=0.2": ["control", "'random'", "nothing to compare"],
+    "strategy={kind: ppo, ratio: word}": ["strategy.ratio", "'token'"],
+    "strategy={kind: ppo, epoch: 2}": ["strategy.epoch", "'epochs'"],
+    "strategy={kind: ppo, controller: {kind: lstm, size: 3}}": ["strategy.controller.size"],
+    "strategy={kind: regularized_evolution, population: 0}": ["strategy.population"],
     "space.layers=0": ["space.layers"],
     "space.filters=[]": ["space.filters"],
     "strategy.baseline_decay=1.5": ["strategy.baseline_decay"],
@@ -123,6 +131,13 @@ def test_a_wrong_value_gives_one_clear_line(write, overrides):
     assert lines[0].startswith("job.yaml: ")
     for part in WRONG[overrides]:
         assert part in lines[0], lines[0]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.29, 1 / 3, 0.5, 0.9])
+def test_controls_are_spread_evenly(share):
+    taken = [Control(share=share).takes(number) for number in range(1000)]
+    for count in range(1, 1001):
+        assert abs(sum(taken[:count]) - count * share) < 1 + 1e-9
 
 
 def test_every_mistake_is_named_at_once(write):

@@ -17,7 +17,7 @@ from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.retrain import retrain
 
-from test_search_in_process import trace  # isort: skip
+from test_search_in_process import LEARNERS, trace, with_topology  # isort: skip
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -46,11 +46,13 @@ def command(config, tmp_path, address, *arguments):
     )
 
 
-def test_on_ray_a_synchronous_search_equals_the_one_in_process(ray_address, simulated_job):
+@pytest.mark.parametrize("learner", ["reinforce", "ppo_control"])
+def test_on_ray_a_synchronous_search_equals_the_one_in_process(ray_address, simulated_job, learner):
+    changes = LEARNERS[learner]
     many = {"parameter_shards": 3, "replicas_per_actor": 2, "shards_per_actor": 2}
-    on_ray = simulated_job(name="on_ray", topology=many)
+    on_ray = simulated_job(name="on_ray", **with_topology(changes, **many))
     assert job.execute(on_ray).ended == "done"
-    in_process = simulated_job(name="in_process")
+    in_process = simulated_job(name="in_process", **changes)
     job.execute(in_process, local=True)
     assert trace(record_of(on_ray)) == trace(record_of(in_process))
 

@@ -1,5 +1,6 @@
 """The report is one self-contained page, whatever the run holds."""
 
+import math
 import re
 import time
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from nas_cluster import job
 from nas_cluster.core.drawing import Drawing, Edge, Node
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.report import write_report
+from nas_cluster.report.arms import verdict
 from nas_cluster.report.drawing import _HEIGHT, _place, layers_of, svg_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
@@ -80,6 +82,37 @@ def test_the_stages_after_a_search_are_tables(simulated_job, tmp_path):
     _, text = page_of(tmp_path / "job")
     assert "After the search: grid" in text
     assert "After the search: winner" in text
+
+
+def test_a_control_arm_is_compared_with_the_search(simulated_job, tmp_path):
+    page = {"control": {"share": 0.25}, "estimator": {"faults": {6: "exception"}}}
+    job.execute(simulated_job(name="long", budget={"max_children": 200}, **page), local=True)
+    html, text = page_of(tmp_path / "long")
+    assert "Controller against random" in text
+    assert "Mann-Whitney U, one-sided, p" in text
+    assert re.search(r"<td>reinforce</td><td class=\"n\">150</td>", html)
+    assert re.search(r"<td>random</td><td class=\"n\">50</td>", html)
+    strategy = {"kind": "regularized_evolution", "population": 10}
+    job.execute(simulated_job(name="short", strategy=strategy, budget={"max_children": 18}, **page), local=True)
+    _, text = page_of(tmp_path / "short")
+    assert "Search against random" in text
+    assert "Too few children to tell: the second half of the run has 7 of the search and 2 random ones" in text
+    job.execute(simulated_job(name="none"), local=True)
+    assert "against random" not in page_of(tmp_path / "none")[1]
+
+
+def test_the_verdict_on_two_arms():
+    rng = np.random.default_rng(0)
+    good, bad = (rng.normal(mean, 0.1, 40).tolist() for mean in (0.8, 0.6))
+    assert verdict(good, bad).startswith("In the second half of the run the search's children have larger rewards")
+    assert f"{np.median(good):.4f} of 40 and {np.median(bad):.4f} of 40 children" in verdict(good, bad)
+    assert "p < 0.0001" in verdict(good, bad)
+    assert "is not shown" in verdict(bad, good)
+    assert "is not shown" in verdict([0.5] * 20, [0.5] * 9), "equal rewards"
+    assert verdict(good[:7], bad).startswith("Too few children to tell")
+    # without overlap the exact p is one over the number of ways to choose 8 of 16
+    assert "p < 0.0001" in verdict([8.0 + i for i in range(8)], [float(i) for i in range(8)])
+    assert f"p = {2 / math.comb(16, 8):.2g}" in verdict([7.5, *range(9, 16)], [*range(7), 8.0])
 
 
 def test_an_empty_run_and_one_that_only_failed(simulated_job, tmp_path):

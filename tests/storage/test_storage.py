@@ -71,6 +71,47 @@ def test_rows_come_back_as_they_were(run):
     assert record.used_numbers() == set(range(8))
 
 
+def test_a_minibatch_is_applied_with_its_last_epoch(run):
+    def applied(journal, epoch, staleness, outcome="applied"):
+        scalars = {"loss": float(epoch)}
+        journal.applied(
+            0, 0, epoch=epoch, last=epoch == 2, applied_at=4.0, staleness=staleness, outcome=outcome, scalars=scalars
+        )
+
+    with Journal.open(run) as journal:
+        journal.plan(*batch(0))
+        for epoch, staleness in ((0, 1), (0, 9), (1, 3)):  # the second epoch 0 is a replay and changes nothing
+            applied(journal, epoch, staleness)
+        assert journal.first_unapplied() == {0: (0, 2)}
+        assert journal.batch(0, 0).applied_at is None
+        applied(journal, 2, 0, "void")
+        applied(journal, 2, 5)
+        assert journal.first_unapplied() == {}
+        row = journal.batch(0, 0)
+    assert (row.epochs, row.applied_at, row.staleness, row.outcome, row.scalars) == (3, 4.0, 3, "void", {"loss": 2.0})
+
+
+def test_log_probabilities_come_back_bit_by_bit(run):
+    rng = np.random.default_rng(0)
+    single = -rng.exponential(3, 500).astype(np.float32)
+    log_probs = (*single.tolist(), *(-rng.exponential(3, 500)).tolist(), -0.0, -1e-45, -3e38)
+    row, (child, *_) = batch(0)
+    child = dataclasses.replace(child, log_prob=sum(log_probs), step_log_probs=log_probs, arm="control")
+    with Journal.open(run) as journal:
+        journal.plan(row, [child])
+        assert journal.batch_children(0, 0) == [child]
+        stored = np.array(journal.batch_children(0, 0)[0].step_log_probs)
+    assert stored.tobytes() == np.array(log_probs).tobytes()
+
+
+def test_a_child_without_a_policy_has_no_log_probability(run):
+    row, (child, *_) = batch(0)
+    with Journal.open(run) as journal:
+        journal.plan(row, [dataclasses.replace(child, log_prob=None, entropy=None)])
+        (stored,) = journal.children()
+    assert (stored.log_prob, stored.entropy, stored.step_log_probs, stored.arm) == (None, None, None, "search")
+
+
 def test_the_first_committed_result_wins(run):
     row, children = batch(0)
     with Journal.open(run) as journal:

@@ -8,6 +8,8 @@ from nas_cluster.cluster.partition import Layout
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.strategies import Strategy
 from nas_cluster.strategies._adam import Adam
+from nas_cluster.strategies.ppo import PPO
+from nas_cluster.strategies.regularized_evolution import RegularizedEvolution
 from nas_cluster.strategies.reinforce import Reinforce
 from nas_cluster.testing import check_strategy
 from nas_cluster.testing.controllers import tiny_spec
@@ -16,6 +18,15 @@ from nas_cluster.testing.controllers import tiny_spec
 @pytest.mark.parametrize("kind", known_kinds(Strategy))
 def test_conformance(kind):
     check_strategy(find_component(Strategy, kind)())
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [PPO(ratio="token"), RegularizedEvolution(population=3, tournament=2)],
+    ids=lambda strategy: strategy.kind,
+)
+def test_conformance_with_other_settings(strategy):
+    check_strategy(strategy)
 
 
 def test_adam_equals_torchs():
