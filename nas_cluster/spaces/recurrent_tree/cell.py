@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,18 @@ from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
 
 __all__ = ["TreeLayer"]
 
-_COMBINATIONS = {"add": torch.add, "elem_mult": torch.mul, "max": torch.maximum}
-_ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu, "sin": torch.sin}
+_COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "elem_mult": torch.mul,
+    "max": torch.maximum,
+}
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "sin": torch.sin,
+}
 
 
 class TreeLayer(nn.Module):
@@ -47,7 +59,7 @@ class TreeLayer(nn.Module):
     def forward(
         self, x_TBI: Tensor, state: tuple[Tensor, Tensor], mask_BH: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Hidden states (T, B, H) and the state after the last step. `mask_BH` multiplies every h_{t-1} that is read."""
+        """Hidden states (T, B, H) and the state after the last. `mask_BH` multiplies the h_{t-1} that is read."""
         h_BH, c_BH = state
         h_TBH, c_BH = scan(self._layout, x_TBI, h_BH, c_BH, self.input_weight, self.hidden_weight, mask_BH)
         return h_TBH, (h_TBH[-1], c_BH)

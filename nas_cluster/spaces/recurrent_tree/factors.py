@@ -2,7 +2,7 @@
 
 Two gradients enter a step: dh_t at the root, and dc_t at the node that writes c_t. At that node they meet: what goes on
 below it is dc_t plus dh_t times the factor from the root to it, and factors start anew there. So every leaf, and the
-place where c_{t-1} enters, has one factor and one of two carries. Shapes as in scan.py.
+place where c_{t-1} enters, has one factor and one of two carries. Shapes as in scan.py; P leaves.
 """
 
 from __future__ import annotations
@@ -18,61 +18,68 @@ __all__ = ["Factors"]
 
 _aten = torch.ops.aten
 
+_CACHED = 1 << 15
+"""Elements per operation on a CPU: the few tensors of a branch then stay in its second-level cache."""
+
 
 class Factors:
-    """`descend` turns the factors of the leaves, in place, into the gradients of their products with x and h."""
+    """`descend` turns the factors of the leaves, in place, into the gradients of their products with h and x."""
 
     leaf_TBL: Tensor
-    """Of h's products, and of x's where the leaf adds."""
+    """Of the products with h, and of those with x where the leaf adds."""
     input_TBM: Tensor
-    """Of x's products of the leaves that do not add."""
+    """Of the products with x of the leaves that do not add."""
 
     def __init__(self, layout: Layout, values: Callable[[Run], Tensor]) -> None:
         """values: a run of one slot to its values (T, B, H) in the forward pass, c_{t-1} included."""
         self._layout = layout
         self._architecture = layout.architecture
-        self._values = values
-        self._position = {leaf: position for position, leaf in enumerate(layout.leaves)}
+        self._values_of_window = values
         self._below_written = [False] * len(layout.leaves)
-        like = values(layout.value(self._architecture.root))
-        steps, batch, units = like.shape
-        self._leaf_TBPH = like.new_empty(steps, batch, len(layout.leaves), units)
-        self._input_TBPH = like.new_empty(steps, batch, len(layout.leaves) - layout.added, units)
-        self._written_TBH: Tensor
-        self._read_TBH: Tensor
         self._read_below_written = False
-        self._visit(self._architecture.root, like.new_ones(()).expand_as(like), below=False)
-        self.leaf_TBL = self._leaf_TBPH.flatten(2)
-        self.input_TBM = self._input_TBPH.flatten(2)
+        like_TBH = values(layout.value(self._architecture.root))
+        steps, batch, units = like_TBH.shape
+        self._leaf_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves), units)
+        self._input_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves) - layout.added, units)
+        self.leaf_TBL, self.input_TBM = self._leaf_TBPH.flatten(2), self._input_TBPH.flatten(2)
+        self._written_TBH, self._read_TBH = torch.empty_like(like_TBH), torch.empty_like(like_TBH)
+        at_once = max(1, _CACHED // (batch * units)) if like_TBH.is_cpu else steps
+        for start in range(0, steps, at_once):
+            self._now = slice(start, start + at_once)
+            self._visit(self._architecture.root, self._ones(), below=False)
+
+    def _ones(self) -> Tensor:
+        return self._written_TBH.new_ones(()).expand_as(self._written_TBH[self._now])
+
+    def _values(self, run: Run) -> Tensor:
+        return self._values_of_window(run)[self._now]
 
     def _visit(self, node: int, factor: Tensor, *, below: bool) -> None:
         """factor: of the value that the node's reader gets, after the inject."""
-        layout, cell = self._layout, self._architecture
+        layout, cell, now = self._layout, self._architecture, self._now
         if node == cell.cell_into:
             inject = cell.inject
             factor = self._before(inject.activation, factor, layout.inject_pre, layout.inject_out)
-            self._read_TBH = self._part(inject.combination, factor, MEMORY, layout.out[node]).clone()
+            self._part(inject.combination, factor, MEMORY, layout.out[node], into=self._read_TBH[now])
             self._read_below_written = below
             factor = self._part(inject.combination, factor, layout.out[node], MEMORY)
-        combination = cell.nodes[node].combination
         factor = self._before(cell.nodes[node].activation, factor, layout.pre[node], layout.out[node])
         if node == cell.cell_from:
-            self._written_TBH = factor
-            factor, below = factor.new_ones(()).expand_as(factor), True
+            self._written_TBH[now] = factor
+            factor, below = self._ones(), True
+        combination = cell.nodes[node].combination
         if node >= cell.base:
             left, right = cell.children(node)
             for child, other in ((left, right), (right, left)):
                 part = self._part(combination, factor, layout.value(child), layout.value(other))
                 self._visit(child, part, below=below)
-            return
-        position = self._position[node]
-        self._below_written[position] = below
-        if position < layout.added:
-            self._leaf_TBPH[:, :, position] = factor
         else:
+            position = layout.leaves.index(node)
+            self._below_written[position] = below
             h_part, x_part = Run("leaf", position), Run("input", position - layout.added)
-            self._leaf_TBPH[:, :, position] = self._part(combination, factor, h_part, x_part)
-            self._input_TBPH[:, :, position - layout.added] = self._part(combination, factor, x_part, h_part)
+            self._part(combination, factor, h_part, x_part, into=self._leaf_TBPH[now, :, position])
+            if position >= layout.added:
+                self._part(combination, factor, x_part, h_part, into=self._input_TBPH[now, :, x_part.start])
 
     def _before(self, activation: str, factor: Tensor, pre: Run, out: Run) -> Tensor:
         """The factor before an activation."""
@@ -86,39 +93,39 @@ class Factors:
             factor = factor * self._values(pre).cos()
         return factor
 
-    def _part(self, combination: str, factor: Tensor, mine: Run, other: Run) -> Tensor:
-        """The factor of one of two values that are combined. Equal values share a maximum's gradient, as in torch."""
+    def _part(self, combination: str, factor: Tensor, mine: Run, other: Run, into: Tensor | None = None) -> Tensor:
+        """The factor of `mine`, one of two values that are combined. Of equal values each has half of a maximum's
+        gradient, as in torch."""
         if combination == "elem_mult":
-            return factor * self._values(other)
+            return torch.mul(factor, self._values(other), out=into)
         if combination == "max":
             difference = self._values(mine) - self._values(other)
-            return factor * torch.heaviside(difference, difference.new_full((), 0.5))
-        return factor
+            return torch.mul(factor, torch.heaviside(difference, difference.new_full((), 0.5)), out=into)
+        return factor if into is None else into.copy_(factor)
 
     def descend(
-        self, dh_TBH: Tensor, dc_BH: Tensor | None, back_LH: Tensor, mask_BH: Tensor | None
+        self, dh_TBH: Tensor, dc_BH: Tensor | None, weight_HL: Tensor, mask_BH: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """All steps from the last to the first. back_LH: the hidden weights, transposed.
+        """All steps from the last to the first; weight_HL: the hidden weights.
 
         Returns the gradients of the first h and c (B, H).
         """
+        weight_LH = weight_HL.t()
         top_TBH, low_TBH = torch.empty_like(dh_TBH), torch.empty_like(dh_TBH)  # the two carries
         tops, lows = top_TBH.unbind(0), low_TBH.unbind(0)
-        tops_1, lows_1 = top_TBH.unsqueeze(2).unbind(0), low_TBH.unsqueeze(2).unbind(0)
-        leaves = self.leaf_TBL.unbind(0)
         runs = [
-            (self._leaf_TBPH[:, :, start:stop].unbind(0), lows_1 if below else tops_1)
+            (self._leaf_TBPH[:, :, start:stop].unbind(0), (low_TBH if below else top_TBH).unsqueeze(2).unbind(0))
             for start, stop, below in self._runs()
         ]
-        dh, written = dh_TBH.unbind(0), self._written_TBH.unbind(0)
+        leaves, written, dh = self.leaf_TBL.unbind(0), self._written_TBH.unbind(0), dh_TBH.unbind(0)
         read, read_carries = self._read_TBH.unbind(0), lows if self._read_below_written else tops
         for t in reversed(range(len(dh))):
             if t + 1 == len(dh):
                 tops[t].copy_(dh[t])
             elif mask_BH is None:
-                torch.addmm(dh[t], leaves[t + 1], back_LH, out=tops[t])
+                torch.addmm(dh[t], leaves[t + 1], weight_LH, out=tops[t])
             else:
-                torch.addcmul(dh[t], leaves[t + 1] @ back_LH, mask_BH, out=tops[t])
+                torch.addcmul(dh[t], leaves[t + 1] @ weight_LH, mask_BH, out=tops[t])
             if dc_BH is None:
                 torch.mul(tops[t], written[t], out=lows[t])
             else:
@@ -129,7 +136,7 @@ class Factors:
         for position in range(self._layout.added, len(self._below_written)):
             carry_TBH = low_TBH if self._below_written[position] else top_TBH
             self._input_TBPH[:, :, position - self._layout.added].mul_(carry_TBH)
-        dh_BH = leaves[0] @ back_LH
+        dh_BH = leaves[0] @ weight_LH
         assert dc_BH is not None
         return (dh_BH if mask_BH is None else dh_BH * mask_BH), dc_BH
 

@@ -2,8 +2,8 @@
 
 Three buffers hold the values of all steps of a window, one slot per node and value:
 
-    leaf    one slot per leaf: x_t's and h_{t-1}'s products, added (combination `add`); otherwise h_{t-1}'s product alone
-    input   one slot per leaf with another combination: x_t's product
+    leaf    one slot per leaf: the products with x_t and h_{t-1} added (combination `add`), or the one with h_{t-1}
+    input   one slot per leaf with another combination: its product with x_t
     node    everything else
 
 Leaves are permuted so that those with equal combination and activation are neighbours; an operation then covers a run
@@ -15,11 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Literal, get_args
 
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.space import Activation, Combination, TreeArchitecture, TreeNode
 
 __all__ = ["MEMORY", "Instruction", "Layout", "Run", "layout_of", "merge"]
+
+_COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
+_ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def layout_of(architecture: TreeArchitecture) -> Layout:
         return after, [Instruction(activation, after, (before,))]
 
     for level in architecture.levels:
-        order = leaves if level.start == 0 else sorted(level, key=lambda n: (str(nodes[n]), n))
+        order = leaves if level.start == 0 else sorted(level, key=lambda n: (*_kind(nodes[n]), n))
         combined, activated = [], []
         for position, n in enumerate(order):
             if level.start == 0 and position < added:
@@ -154,9 +157,15 @@ def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
     def place(leaf: int) -> tuple[object, ...]:
         node, parent = architecture.nodes[leaf], architecture.nodes[architecture.base + leaf // 2]
         kept = leaf == architecture.cell_from
-        return node.combination != "add", node.combination, kept, node.activation, parent.combination, leaf % 2, leaf
+        return node.combination != "add", kept, *_kind(node), parent.combination, leaf % 2, leaf
 
     return tuple(sorted(range(architecture.base), key=place))
+
+
+def _kind(node: TreeNode) -> tuple[int, int]:
+    """Sorts nodes so that equal activations are neighbours within a combination, and often across two."""
+    combination, activation = _COMBINATIONS.index(node.combination), _ACTIVATIONS.index(node.activation)
+    return combination, -activation if combination % 2 else activation
 
 
 def merge(instructions: Iterable[Instruction]) -> Iterator[Instruction]:

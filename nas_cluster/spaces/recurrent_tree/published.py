@@ -39,7 +39,7 @@ LSTM: Rows = (
     ("elem_mult", "identity"),
     (12, 8),
 )
-"""The LSTM without bias. Node 8 is the forget gate, the sigmoid of leaves 0 and 1 together, times c_{t-1}; node 9 is the
-input gate (leaf 2) times the new content (leaf 3); their sum, node 12, is c_t; node 13, the sigmoid of leaves 4 to 7
-together, is the output gate. A sum of linear leaves is one linear map, so this is the LSTM and nothing more.
+"""The LSTM without bias. Node 8 is the forget gate, the sigmoid of leaves 0 and 1 together, times c_{t-1}; node 9 is
+the input gate (leaf 2) times the new content (leaf 3); their sum, node 12, is c_t; node 13, the sigmoid of leaves 4 to
+7 together, is the output gate. A sum of linear leaves is one linear map, so this is the LSTM and nothing more.
 """

@@ -13,6 +13,7 @@ Shapes: T steps, B texts, I inputs, H units, L leaves' units side by side, M tho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,13 @@ __all__ = ["scan"]
 
 def _relu(x: Tensor, *, out: Tensor) -> Tensor:
     return torch.clamp_min(x, 0, out=out)
+
+
+def _tanh(x: Tensor, *, out: Tensor, minus_one: Tensor) -> None:
+    """2 sigmoid(2x) - 1: on a CPU twice as fast as torch's, and within 2e-7 of it in float32."""
+    torch.add(x, x, out=out)
+    torch.sigmoid(out, out=out)
+    torch.add(minus_one, out, alpha=2, out=out)
 
 
 _FUNCTIONS: dict[str, Any] = {
@@ -55,7 +63,7 @@ def scan(
     backward pass is not differentiable itself.
     """
     operands = (layout, x_TBI, h_BH, c_BH, input_weight_IL, hidden_weight_HL, mask_BH)
-    result: tuple[Tensor, Tensor] = _Scan.apply(*operands)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor] = _Scan.apply(*operands)
     return result
 
 
@@ -71,7 +79,7 @@ class _Scan(torch.autograd.Function):
         hidden_weight_HL: Tensor,
         mask_BH: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        steps, batch, inputs = x_TBI.shape
+        steps, batch = x_TBI.shape[:2]
         units = h_BH.shape[1]
         leaf_TBL = x_TBI.new_empty(steps, batch, input_weight_IL.shape[1])
         input_TBM = x_TBI.new_empty(steps, batch, (len(layout.leaves) - layout.added) * units)
@@ -89,7 +97,7 @@ class _Scan(torch.autograd.Function):
         return h_TBH, _written(layout, buffers)[-1].clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dh_TBH: Tensor | None, dc_BH: Tensor | None) -> tuple[Tensor | None, ...]:
         x_TBI, h_BH, c_BH, input_weight_IL, hidden_weight_HL, mask_BH, h_TBH, *values = ctx.saved_tensors
         layout: Layout = ctx.layout
@@ -98,11 +106,8 @@ class _Scan(torch.autograd.Function):
         buffers = _views(layout, *values)
         read = torch.cat([c_BH[None], _written(layout, buffers)[:-1]])
         factors = Factors(layout, lambda run: read if run.buffer == "memory" else _whole(buffers, run))
-        del buffers, values
-
         dh_TBH = torch.zeros_like(h_TBH) if dh_TBH is None else dh_TBH
-        back_LH = hidden_weight_HL.t().contiguous()
-        dh_BH, dc_BH = factors.descend(dh_TBH, dc_BH, back_LH, mask_BH)
+        dh_BH, dc_BH = factors.descend(dh_TBH, dc_BH, hidden_weight_HL, mask_BH)
 
         leaf_NL, input_NM = factors.leaf_TBL.view(rows, -1), factors.input_TBM.view(rows, -1)
         read_TBH = torch.cat([h_BH[None], h_TBH[:-1]])
@@ -151,10 +156,14 @@ def _climb(
     def steps(run: Run) -> Sequence[Tensor]:
         return read if run.buffer == "memory" else _whole(buffers, run).unbind(0)
 
+    minus_one = h_BH.new_full((len(layout.leaves), *h_BH.shape), -1)
     program = []
     for i in layout.instructions:
+        function = _FUNCTIONS[i.function]
+        if i.function == "tanh" and h_BH.is_cpu:
+            function = partial(_tanh, minus_one=minus_one[0] if i.out.count == 1 else minus_one[: i.out.count])
         operands = [steps(run) for run in i.inputs]
-        program.append((_FUNCTIONS[i.function], steps(i.out), operands[0], operands[1] if len(operands) > 1 else None))
+        program.append((function, steps(i.out), operands[0], operands[1] if len(operands) > 1 else None))
     hidden = steps(layout.value(layout.architecture.root))
     for t, leaf_BL in enumerate(leaf_TBL.unbind(0)):
         if mask_BH is not None:

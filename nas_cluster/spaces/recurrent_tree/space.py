@@ -26,7 +26,7 @@ __all__ = ["Activation", "Combination", "RecurrentTree", "TreeArchitecture", "Tr
 Combination = Literal["add", "elem_mult", "max"]
 Activation = Literal["identity", "tanh", "sigmoid", "relu", "sin"]
 
-_SIGNS = {"add": "+", "elem_mult": "×", "max": "max ", "identity": "id", "sigmoid": "σ"}
+_SHORT = {"add": "+", "elem_mult": "\N{MULTIPLICATION SIGN}", "max": "max ", "identity": "id", "sigmoid": "sig"}
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -50,8 +50,8 @@ class TreeNode(Options):
     activation: Activation
 
     def __str__(self) -> str:
-        """`+σ`, `×tanh`."""
-        return _SIGNS[self.combination] + _SIGNS.get(self.activation, self.activation)
+        """`+sig`: the sigmoid of a sum."""
+        return _SHORT[self.combination] + _SHORT.get(self.activation, self.activation)
 
 
 class TreeArchitecture(Architecture):
@@ -132,14 +132,14 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
 
     def decisions(self) -> DecisionSpec:
         """Nodes in index order, the inject, the index for c_t, the index for c_{t-1}: 2(2b-1) + 4 decisions."""
-        decisions = []
         nodes = tuple(f"node_{node}" for node in range(2 * self.base - 1))
-        for name in (*nodes, "inject"):
-            for what, words in (("combination", self.combinations), ("activation", self.activations)):
-                decisions.append(Decision(f"{name}.{what}", "choice", len(words), what, labels=words))
-        for name in ("cell_from", "cell_into"):
-            decisions.append(Decision(name, "choice", len(nodes), name, labels=nodes))
-        return DecisionSpec(decisions)
+        decisions = [
+            Decision(f"{name}.{what}", "choice", len(words), what, labels=words)
+            for name in (*nodes, "inject")
+            for what, words in (("combination", self.combinations), ("activation", self.activations))
+        ]
+        indices = [Decision(name, "choice", len(nodes), name, labels=nodes) for name in ("cell_from", "cell_into")]
+        return DecisionSpec([*decisions, *indices])
 
     def decode(self, tokens: Sequence[int]) -> TreeArchitecture:
         """Tokens (T) to an architecture."""
@@ -173,7 +173,10 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
     def check(self, task: LanguageTask) -> None:
         """Raise ConfigError when `child.parameters` is less than the smallest child has."""
         if self.child.parameters is not None:
-            self.build_child(self.decode([0] * len(self.decisions())), task)
+            import torch
+
+            with torch.device("meta"):
+                self.build_child(self.decode([0] * len(self.decisions())), task)
 
     def build_child(self, architecture: TreeArchitecture, task: LanguageTask) -> nn.Module:
         """The child network (child.py), of the architecture's own base."""
@@ -182,7 +185,7 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
         return tree_child(architecture, self.child, task)
 
     def summary(self, architecture: TreeArchitecture) -> str:
-        """`+tanh ×relu | ×σ · c +relu into 0, from 1`: level by level, then the cell state."""
+        """`+tanh +relu | +sig · c +relu into 0, from 1`: level by level, then the cell state."""
         levels = " | ".join(" ".join(str(architecture.nodes[n]) for n in level) for level in architecture.levels)
         return f"{levels} · c {architecture.inject} into {architecture.cell_into}, from {architecture.cell_from}"
 
@@ -200,10 +203,15 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
                 nodes.append(Node("inject", f"c: {architecture.inject}", "memory", f"node {number} with c(t-1)"))
                 edges += [Edge(str(number), "inject"), Edge("c_in", "inject")]
         written = architecture.nodes[architecture.cell_from]
-        when = "" if written.activation == "identity" else f", before {_SIGNS.get(written.activation, written.activation)}"
+        when = (
+            "" if written.activation == "identity" else f", before {_SHORT.get(written.activation, written.activation)}"
+        )
         nodes.append(Node("c_out", f"c(t){when}", "memory", f"node {architecture.cell_from} before its activation"))
         nodes.append(Node("h_out", "h(t)", "output"))
-        edges += [Edge(str(architecture.cell_from), "c_out"), Edge(self._value(architecture, architecture.root), "h_out")]
+        edges += [
+            Edge(str(architecture.cell_from), "c_out"),
+            Edge(self._value(architecture, architecture.root), "h_out"),
+        ]
         return [Drawing(tuple(nodes), tuple(edges))]
 
     @staticmethod
