@@ -176,6 +176,22 @@ def test_gradients_when_only_one_result_is_used(used):
         assert torch.allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 40])
+def test_windows_of_any_length_may_be_gone_through_twice(steps):
+    """A window of one step, and one whose factors are computed in parts; the gradient leaves what it needs intact."""
+    built = layer(NAMED["nascell"], 40, 40)
+    x, h, c = inputs_of(built, steps, batch=25)
+    outputs, _ = built(x, (h, c))
+    expected, _ = step_by_step(built, x, h, c)
+    assert torch.allclose(outputs, expected, atol=1e-10)
+    (wanted,) = torch.autograd.grad(expected.sum(), built.hidden_weight)
+    for _ in range(2):
+        (got,) = torch.autograd.grad(outputs.sum(), built.hidden_weight, retain_graph=True)
+        assert torch.allclose(got, wanted, atol=1e-9)
+    with torch.no_grad():
+        assert torch.equal(built(x, (h, c))[0], outputs)
+
+
 @pytest.mark.parametrize("name", ["nascell", "figure5", "lstm", "sine"])
 def test_gradients_by_finite_differences(name):
     space = RecurrentTree(base=4, activations=("tanh", "sigmoid", "sin"))

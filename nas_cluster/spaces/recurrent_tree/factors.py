@@ -19,7 +19,7 @@ __all__ = ["Factors"]
 _aten = torch.ops.aten
 
 _CACHED = 1 << 15
-"""Elements per operation on a CPU: the few tensors of a branch then stay in its second-level cache."""
+"""Elements per operation on a CPU, at most: the few tensors of a branch then stay in its second-level cache."""
 
 
 class Factors:
@@ -43,7 +43,8 @@ class Factors:
         self._input_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves) - layout.added, units)
         self.leaf_TBL, self.input_TBM = self._leaf_TBPH.flatten(2), self._input_TBPH.flatten(2)
         self._written_TBH, self._read_TBH = torch.empty_like(like_TBH), torch.empty_like(like_TBH)
-        at_once = max(1, _CACHED // (batch * units)) if like_TBH.is_cpu else steps
+        parts = -(-like_TBH.numel() // _CACHED) if like_TBH.is_cpu else 1
+        at_once = -(-steps // parts)
         for start in range(0, steps, at_once):
             self._now = slice(start, start + at_once)
             self._visit(self._architecture.root, self._ones(), below=False)
