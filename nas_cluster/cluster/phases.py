@@ -104,7 +104,8 @@ class Phases:
             return known[0]
         schedule, space = self._schedule, self._config.space
         per_step = schedule.per_step or self._pool.workers
-        count = schedule.steps * per_step
+        steps = max(1, schedule.minibatches // per_step)
+        count = steps * per_step
         seed = derive(self._config.seed, "phase", phase)
         tokens: Sequence[Tokens]
         if schedule.sample == "random":
@@ -116,7 +117,7 @@ class Phases:
             weights = np.concatenate([state.arrays["weights"] for state in states])
             state = states[0].meta["state"] or {}
             tokens = (await asyncio.to_thread(self._proposer.propose, weights, state, spec, count, seed)).tokens
-        return tuple(tuple(tokens[step * per_step : (step + 1) * per_step]) for step in range(schedule.steps))
+        return tuple(tuple(tokens[step * per_step : (step + 1) * per_step]) for step in range(steps))
 
     async def _as_group(self, row: PhaseRow, target: Path) -> PhaseResult:
         """The phase, begun again when a member is lost; the members must agree."""

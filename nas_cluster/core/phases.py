@@ -17,12 +17,12 @@ __all__ = ["PhaseOrder", "PhaseResult", "PhaseSchedule", "SharedState"]
 @dataclass(frozen=True)
 class PhaseSchedule:
     """phases: how many in all. updates: controller updates between two of them; 0: all come before the first update.
-    steps: S of one phase. per_step: M; None: as many as there are workers. sample: whose architectures are trained, the
-    present policy's or uniformly random ones."""
+    minibatches: of one phase, M to a step. per_step: M; None: as many as there are workers. sample: whose architectures
+    are trained, the present policy's or uniformly random ones."""
 
     phases: int
     updates: int
-    steps: int
+    minibatches: int
     per_step: int | None = None
     sample: Literal["policy", "random"] = "policy"
 

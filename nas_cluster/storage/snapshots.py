@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
+from nas_cluster.core.durable import write_durably
 from nas_cluster.storage.rows import SnapshotRow
 
 __all__ = ["DamagedSnapshot", "SnapshotStore"]
@@ -38,13 +38,7 @@ class SnapshotStore:
         data = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"meta": json.dumps(meta)})
         digest = hashlib.sha256(data).hexdigest()
         path = self._directory / f"{version:09d}-{digest[:12]}.safetensors"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        _sync_directory(self._directory)
+        write_durably(path, data)
         return SnapshotRow(version, path.name, digest, time.time())
 
     def load(self, row: SnapshotRow) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -90,11 +84,3 @@ class SnapshotStore:
 
 
 _DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

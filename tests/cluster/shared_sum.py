@@ -26,7 +26,7 @@ class SharedSum(Estimator):
     marks: str = ""
 
     def phases(self, data):
-        return PhaseSchedule(self.phase_count, self.updates, steps=3, per_step=2)
+        return PhaseSchedule(self.phase_count, self.updates, minibatches=6, per_step=2)
 
     def open(self, context):
         return Holder(self)

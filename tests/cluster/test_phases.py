@@ -28,9 +28,9 @@ def totals(record):
 
 
 def test_phases_are_due_by_updates():
-    alternating = PhaseSchedule(phases=3, updates=10, steps=1)
+    alternating = PhaseSchedule(phases=3, updates=10, minibatches=1)
     assert [alternating.due(update) for update in (0, 9, 10, 20, 99)] == [1, 1, 2, 3, 3]
-    assert PhaseSchedule(phases=5, updates=0, steps=1).due(0) == 5
+    assert PhaseSchedule(phases=5, updates=0, minibatches=1).due(0) == 5
 
 
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
