@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_cluster.core.errors import InvalidArchitecture
-from nas_cluster.core.task import ImageTask
+from nas_cluster.core.task import ImageTask, LanguageTask, Task
 from nas_cluster.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 __all__ = ["check_space"]
 
-_TASKS = (ImageTask(8, 8, 1, 10), ImageTask(17, 23, 3, 4), ImageTask(32, 32, 3, 10))
+_TASKS: dict[type[Task], tuple[Task, ...]] = {
+    ImageTask: (ImageTask(8, 8, 1, 10), ImageTask(17, 23, 3, 4), ImageTask(32, 32, 3, 10)),
+    LanguageTask: (LanguageTask(2), LanguageTask(50)),
+}
 
 
 def check_space(
-    space: SearchSpace[Any], *, samples: int = 20, tasks: Sequence[ImageTask] = _TASKS, seed: int = 0
+    space: SearchSpace[Any], *, samples: int = 20, tasks: Sequence[Task] | None = None, seed: int = 0
 ) -> None:
-    """Decisions, round trips, keys, mutation, children: for `samples` random architectures."""
+    """Decisions, round trips, keys, mutation, children: for `samples` random architectures.
+
+    tasks: what children are built for; by default some of the space's `task_type`.
+    """
+    tasks = _TASKS[space.task_type] if tasks is None else tasks
     rng = np.random.default_rng(0)
     spec = space.decisions()
     again = type(space).model_validate(space.model_dump(mode="json"))
@@ -55,7 +65,7 @@ def _check_round_trips(space: SearchSpace[Any], tokens: tuple[int, ...], archite
     assert space.summary(architecture), "a summary must say something"
 
 
-def _check_child(space: SearchSpace[Any], architecture: Any, task: ImageTask) -> None:
+def _check_child(space: SearchSpace[Any], architecture: Any, task: Task) -> None:
     import torch
 
     torch.manual_seed(0)
@@ -63,13 +73,6 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: ImageTask) ->
         child = space.build_child(architecture, task)
     except InvalidArchitecture:
         return
-    images = torch.randn(2, task.channels, task.height, task.width)
-    logits = child(images)
-    assert logits.shape == (2, task.classes)
-    assert bool(torch.isfinite(logits).all()), "a fresh child must give finite logits"
-    logits.square().sum().backward()
-    missing = [name for name, p in child.named_parameters() if p.requires_grad and p.grad is None]
-    assert not missing, f"parameters without gradient: {missing}"
     torch.manual_seed(0)
     twin = space.build_child(architecture, task)
     with torch.device("meta"):
@@ -77,6 +80,48 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: ImageTask) ->
     for a, b, c in zip(child.parameters(), twin.parameters(), shape.parameters(), strict=True):
         assert torch.equal(a, b), "equal seeds must build equal children"
         assert a.shape == c.shape
+        assert c.is_meta, "on the meta device a child must not touch memory"
+    logits = _image_logits(child, task) if isinstance(task, ImageTask) else _language_logits(child, shape, task)
+    assert bool(torch.isfinite(logits).all()), "a fresh child must give finite logits"
+    logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    missing = [name for name, p in child.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing, f"parameters without gradient: {missing}"
+
+
+def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
+    import torch
+
+    logits: Tensor = child(torch.randn(2, task.channels, task.height, task.width))
+    assert logits.shape == (2, task.classes)
+    return logits
+
+
+def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
+    """The contract of `LanguageTask`; `meta` is the same child on the meta device."""
+    import torch
+
+    steps, batch = 6, 3
+    tokens_TB = torch.randint(task.vocabulary, (steps, batch))
+    start = child.initial_state(batch)
+    assert isinstance(start, tuple), "a state is a tuple of tensors"
+    features_TBE, state = child(tokens_TB, start)
+    assert features_TBE.shape == (steps, batch, child.decoder.in_features)
+    assert child.decoder.out_features == task.vocabulary
+    assert [part.shape for part in state] == [part.shape for part in start], "a state keeps its shape"
+    assert [part.dtype for part in state] == [part.dtype for part in start]
+    shapes = meta(tokens_TB.to("meta"), meta.initial_state(batch))
+    assert shapes[0].shape == features_TBE.shape, "a child must run on the meta device: its cost is counted there"
+    training = child.training
+    child.eval()
+    with torch.no_grad():
+        whole_TBE, _ = child(tokens_TB, start)
+        first_TBE, middle = child(tokens_TB[:2], start)
+        second_TBE, _ = child(tokens_TB[2:], middle)
+    child.train(training)
+    together_TBE = torch.cat([first_TBE, second_TBE])
+    assert torch.allclose(whole_TBE, together_TBE, rtol=1e-4, atol=1e-5), "the state must carry all that was read"
+    logits: Tensor = child.decoder(features_TBE)
+    return logits
 
 
 def _refuses(space: SearchSpace[Any], tokens: tuple[int, ...]) -> None:

@@ -1,0 +1,151 @@
+"""By which factor the gradient at the top of a cell reaches every leaf, at all steps of a window at once.
+
+Two gradients enter a step: dh_t at the root, and dc_t at the node that writes c_t. At that node they meet: what goes on
+below it is dc_t plus dh_t times the factor from the root to it, and factors start anew there. So every leaf, and the
+place where c_{t-1} enters, has one factor and one of two carries. Shapes as in scan.py; P leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nas_cluster.spaces.recurrent_tree.layout import MEMORY, Layout, Run
+
+__all__ = ["Factors"]
+
+_aten = torch.ops.aten
+
+_CACHED = 1 << 15
+"""Elements per operation on a CPU: the few tensors of a branch then stay in its second-level cache."""
+
+
+class Factors:
+    """`descend` turns the factors of the leaves, in place, into the gradients of their products with h and x."""
+
+    leaf_TBL: Tensor
+    """Of the products with h, and of those with x where the leaf adds."""
+    input_TBM: Tensor
+    """Of the products with x of the leaves that do not add."""
+
+    def __init__(self, layout: Layout, values: Callable[[Run], Tensor]) -> None:
+        """values: a run of one slot to its values (T, B, H) in the forward pass, c_{t-1} included."""
+        self._layout = layout
+        self._architecture = layout.architecture
+        self._values_of_window = values
+        self._below_written = [False] * len(layout.leaves)
+        self._read_below_written = False
+        like_TBH = values(layout.value(self._architecture.root))
+        steps, batch, units = like_TBH.shape
+        self._leaf_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves), units)
+        self._input_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves) - layout.added, units)
+        self.leaf_TBL, self.input_TBM = self._leaf_TBPH.flatten(2), self._input_TBPH.flatten(2)
+        self._written_TBH, self._read_TBH = torch.empty_like(like_TBH), torch.empty_like(like_TBH)
+        at_once = max(1, _CACHED // (batch * units)) if like_TBH.is_cpu else steps
+        for start in range(0, steps, at_once):
+            self._now = slice(start, start + at_once)
+            self._visit(self._architecture.root, self._ones(), below=False)
+
+    def _ones(self) -> Tensor:
+        return self._written_TBH.new_ones(()).expand_as(self._written_TBH[self._now])
+
+    def _values(self, run: Run) -> Tensor:
+        return self._values_of_window(run)[self._now]
+
+    def _visit(self, node: int, factor: Tensor, *, below: bool) -> None:
+        """factor: of the value that the node's reader gets, after the inject."""
+        layout, cell, now = self._layout, self._architecture, self._now
+        if node == cell.cell_into:
+            inject = cell.inject
+            factor = self._before(inject.activation, factor, layout.inject_pre, layout.inject_out)
+            self._part(inject.combination, factor, MEMORY, layout.out[node], into=self._read_TBH[now])
+            self._read_below_written = below
+            factor = self._part(inject.combination, factor, layout.out[node], MEMORY)
+        factor = self._before(cell.nodes[node].activation, factor, layout.pre[node], layout.out[node])
+        if node == cell.cell_from:
+            self._written_TBH[now] = factor
+            factor, below = self._ones(), True
+        combination = cell.nodes[node].combination
+        if node >= cell.base:
+            left, right = cell.children(node)
+            for child, other in ((left, right), (right, left)):
+                part = self._part(combination, factor, layout.value(child), layout.value(other))
+                self._visit(child, part, below=below)
+        else:
+            position = layout.leaves.index(node)
+            self._below_written[position] = below
+            h_part, x_part = Run("leaf", position), Run("input", position - layout.added)
+            self._part(combination, factor, h_part, x_part, into=self._leaf_TBPH[now, :, position])
+            if position >= layout.added:
+                self._part(combination, factor, x_part, h_part, into=self._input_TBPH[now, :, x_part.start])
+
+    def _before(self, activation: str, factor: Tensor, pre: Run, out: Run) -> Tensor:
+        """The factor before an activation."""
+        if activation == "tanh":
+            factor = _aten.tanh_backward(factor, self._values(out))
+        elif activation == "sigmoid":
+            factor = _aten.sigmoid_backward(factor, self._values(out))
+        elif activation == "relu":
+            factor = _aten.threshold_backward(factor, self._values(out), 0)
+        elif activation == "sin":
+            factor = factor * self._values(pre).cos()
+        return factor
+
+    def _part(self, combination: str, factor: Tensor, mine: Run, other: Run, into: Tensor | None = None) -> Tensor:
+        """The factor of `mine`, one of two values that are combined. Of equal values each has half of a maximum's
+        gradient, as in torch."""
+        if combination == "elem_mult":
+            return torch.mul(factor, self._values(other), out=into)
+        if combination == "max":
+            difference = self._values(mine) - self._values(other)
+            return torch.mul(factor, torch.heaviside(difference, difference.new_full((), 0.5)), out=into)
+        return factor if into is None else into.copy_(factor)
+
+    def descend(
+        self, dh_TBH: Tensor, dc_BH: Tensor | None, weight_HL: Tensor, mask_BH: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """All steps from the last to the first; weight_HL: the hidden weights.
+
+        Returns the gradients of the first h and c (B, H).
+        """
+        weight_LH = weight_HL.t()
+        top_TBH, low_TBH = torch.empty_like(dh_TBH), torch.empty_like(dh_TBH)  # the two carries
+        tops, lows = top_TBH.unbind(0), low_TBH.unbind(0)
+        runs = [
+            (self._leaf_TBPH[:, :, start:stop].unbind(0), (low_TBH if below else top_TBH).unsqueeze(2).unbind(0))
+            for start, stop, below in self._runs()
+        ]
+        leaves, written, dh = self.leaf_TBL.unbind(0), self._written_TBH.unbind(0), dh_TBH.unbind(0)
+        read, read_carries = self._read_TBH.unbind(0), lows if self._read_below_written else tops
+        for t in reversed(range(len(dh))):
+            if t + 1 == len(dh):
+                tops[t].copy_(dh[t])
+            elif mask_BH is None:
+                torch.addmm(dh[t], leaves[t + 1], weight_LH, out=tops[t])
+            else:
+                torch.addcmul(dh[t], leaves[t + 1] @ weight_LH, mask_BH, out=tops[t])
+            if dc_BH is None:
+                torch.mul(tops[t], written[t], out=lows[t])
+            else:
+                torch.addcmul(dc_BH, tops[t], written[t], out=lows[t])
+            for run, carries in runs:
+                run[t].mul_(carries[t])
+            dc_BH = read[t].mul_(read_carries[t])
+        for position in range(self._layout.added, len(self._below_written)):
+            carry_TBH = low_TBH if self._below_written[position] else top_TBH
+            self._input_TBPH[:, :, position - self._layout.added].mul_(carry_TBH)
+        dh_BH = leaves[0] @ weight_LH
+        assert dc_BH is not None
+        return (dh_BH if mask_BH is None else dh_BH * mask_BH), dc_BH
+
+    def _runs(self) -> list[tuple[int, int, bool]]:
+        """Neighbouring leaves with the same carry: first position, one after the last, whether it is the lower one."""
+        runs: list[tuple[int, int, bool]] = []
+        for position, below in enumerate(self._below_written):
+            if runs and runs[-1][2] == below:
+                runs[-1] = (runs[-1][0], position + 1, below)
+            else:
+                runs.append((position, position + 1, below))
+        return runs

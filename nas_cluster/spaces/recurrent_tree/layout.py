@@ -1,0 +1,180 @@
+"""Where every value of a cell lies in memory, and the few operations of one time step. No torch.
+
+Three buffers hold the values of all steps of a window, one slot per node and value:
+
+    leaf    one slot per leaf: the products with x_t and h_{t-1} added (combination `add`), or the one with h_{t-1}
+    input   one slot per leaf with another combination: its product with x_t
+    node    everything else
+
+Leaves are permuted so that those with equal combination and activation are neighbours; an operation then covers a run
+of slots (start, start + step, ...), and one call of torch does it for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Literal, get_args
+
+from nas_cluster.spaces.recurrent_tree.space import Activation, Combination, TreeArchitecture, TreeNode
+
+__all__ = ["MEMORY", "Instruction", "Layout", "Run", "layout_of", "merge"]
+
+_COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
+_ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Slots of a buffer in even steps. `memory` is not a buffer: it stands for c_{t-1}."""
+
+    buffer: Literal["leaf", "input", "node", "memory"]
+    start: int
+    count: int = 1
+    step: int = 1
+
+    @property
+    def last(self) -> int:
+        """The last slot."""
+        return self.start + (self.count - 1) * self.step
+
+    def join(self, other: Run) -> Run | None:
+        """The run of both when the one slot of `other` goes on where this run ends."""
+        step = other.start - self.last
+        if self.buffer != other.buffer or step <= 0 or (self.count > 1 and step != self.step):
+            return None
+        return replace(self, count=self.count + 1, step=step)
+
+
+MEMORY = Run("memory", 0)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`out = function(inputs)`, elementwise over runs of equal length."""
+
+    function: str
+    out: Run
+    inputs: tuple[Run, ...]
+
+    def join(self, other: Instruction) -> Instruction | None:
+        """One instruction for both, if every operand allows it. Two inputs may change places: they commute."""
+        out = self.out.join(other.out)
+        if out is None or self.function != other.function:
+            return None
+        for inputs in (other.inputs, other.inputs[::-1]):
+            joined = [a.join(b) for a, b in zip(self.inputs, inputs, strict=True)]
+            together = tuple(run for run in joined if run is not None)
+            if len(together) == len(joined):
+                return Instruction(self.function, out, together)
+        return None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`leaves[i]` is the leaf at position i; the first `added` have combination `add`. `slots`: of the buffer `node`.
+
+    `pre`, `out`: a node's value before and after its activation (the same slot where only the second is needed).
+    `inject_pre`, `inject_out`: the same of the cell inject.
+    """
+
+    architecture: TreeArchitecture
+    leaves: tuple[int, ...]
+    added: int
+    slots: int
+    instructions: tuple[Instruction, ...]
+    pre: tuple[Run, ...]
+    out: tuple[Run, ...]
+    inject_pre: Run
+    inject_out: Run
+
+    def value(self, node: int) -> Run:
+        """What the readers of `node` get."""
+        return self.inject_out if node == self.architecture.cell_into else self.out[node]
+
+
+def layout_of(architecture: TreeArchitecture) -> Layout:
+    """The layout of a cell."""
+    nodes = architecture.nodes
+    leaves = _leaf_order(architecture)
+    added = sum(nodes[leaf].combination == "add" for leaf in leaves)
+    free = count()
+    pre: dict[int, Run] = {}
+    out: dict[int, Run] = {}
+    instructions: list[Instruction] = []
+    inject = [MEMORY, MEMORY]
+
+    def activate(activation: str, before: Run, *, keep: bool) -> tuple[Run, list[Instruction]]:
+        """Where the activated value goes: over the one before it, unless that is still needed."""
+        if activation == "identity":
+            return before, []
+        after = Run("node", next(free)) if keep or activation == "sin" else before
+        return after, [Instruction(activation, after, (before,))]
+
+    for level in architecture.levels:
+        order = leaves if level.start == 0 else sorted(level, key=lambda n: (*_kind(nodes[n]), n))
+        combined, activated = [], []
+        for position, n in enumerate(order):
+            if level.start == 0 and position < added:
+                pre[n] = Run("leaf", position)
+                continue
+            pre[n] = Run("node", next(free))
+            if level.start == 0:
+                inputs: tuple[Run, ...] = (Run("leaf", position), Run("input", position - added))
+            else:
+                inputs = tuple(
+                    inject[1] if child == architecture.cell_into else out[child] for child in architecture.children(n)
+                )
+            combined.append(Instruction(nodes[n].combination, pre[n], inputs))
+        for n in order:
+            out[n], added_instructions = activate(nodes[n].activation, pre[n], keep=n == architecture.cell_from)
+            activated += added_instructions
+        instructions += [*merge(combined), *merge(activated)]
+        if architecture.cell_into in level:
+            before = Run("node", next(free))
+            after, last = activate(architecture.inject.activation, before, keep=False)
+            inject = [before, after]
+            read = (out[architecture.cell_into], MEMORY)
+            instructions += [Instruction(architecture.inject.combination, before, read), *last]
+    every = range(len(nodes))
+    return Layout(
+        architecture=architecture,
+        leaves=leaves,
+        added=added,
+        slots=next(free),
+        instructions=tuple(instructions),
+        pre=tuple(pre[n] for n in every),
+        out=tuple(out[n] for n in every),
+        inject_pre=inject[0],
+        inject_out=inject[1],
+    )
+
+
+def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
+    """`add` first; equal leaves together; among these, those whose parents do the same."""
+
+    def place(leaf: int) -> tuple[object, ...]:
+        node, parent = architecture.nodes[leaf], architecture.nodes[architecture.base + leaf // 2]
+        kept = leaf == architecture.cell_from
+        return node.combination != "add", kept, *_kind(node), parent.combination, leaf % 2, leaf
+
+    return tuple(sorted(range(architecture.base), key=place))
+
+
+def _kind(node: TreeNode) -> tuple[int, int]:
+    """Sorts nodes so that equal activations are neighbours within a combination, and often across two."""
+    combination, activation = _COMBINATIONS.index(node.combination), _ACTIVATIONS.index(node.activation)
+    return combination, -activation if combination % 2 else activation
+
+
+def merge(instructions: Iterable[Instruction]) -> Iterator[Instruction]:
+    """Independent instructions, as few as joining neighbours makes them."""
+    current: Instruction | None = None
+    for instruction in sorted(instructions, key=lambda i: (i.function, i.out.buffer, i.out.start)):
+        joined = current.join(instruction) if current else None
+        if current and joined is None:
+            yield current
+        current = joined or instruction
+    if current:
+        yield current
