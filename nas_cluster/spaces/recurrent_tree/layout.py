@@ -12,17 +12,14 @@ of slots (start, start + step, ...), and one call of torch does it for all of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal, get_args
+from typing import Literal
 
-from nas_cluster.spaces.recurrent_tree.space import Activation, Combination, TreeArchitecture, TreeNode
+from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
 
 __all__ = ["MEMORY", "Instruction", "Layout", "Run", "layout_of", "merge"]
-
-_COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
-_ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,11 @@ def layout_of(architecture: TreeArchitecture) -> Layout:
         after = Run("node", next(free)) if keep or activation == "sin" else before
         return after, [Instruction(activation, after, (before,))]
 
+    def first_slot(n: int) -> int:
+        return min(out[child].start for child in architecture.children(n))
+
     for level in architecture.levels:
-        order = leaves if level.start == 0 else sorted(level, key=lambda n: (*_kind(nodes[n]), n))
+        order = leaves if level.start == 0 else _inner_order(architecture, level, first_slot)
         combined, activated = [], []
         for position, n in enumerate(order):
             if level.start == 0 and position < added:
@@ -157,15 +157,23 @@ def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
     def place(leaf: int) -> tuple[object, ...]:
         node, parent = architecture.nodes[leaf], architecture.nodes[architecture.base + leaf // 2]
         kept = leaf == architecture.cell_from
-        return node.combination != "add", kept, *_kind(node), parent.combination, leaf % 2, leaf
+        return node.combination != "add", node.combination, kept, node.activation, parent.combination, leaf % 2, leaf
 
     return tuple(sorted(range(architecture.base), key=place))
 
 
-def _kind(node: TreeNode) -> tuple[int, int]:
-    """Sorts nodes so that equal activations are neighbours within a combination, and often across two."""
-    combination, activation = _COMBINATIONS.index(node.combination), _ACTIVATIONS.index(node.activation)
-    return combination, -activation if combination % 2 else activation
+def _inner_order(architecture: TreeArchitecture, level: range, first_slot: Callable[[int], int]) -> tuple[int, ...]:
+    """Equal nodes together, in the order of their children's slots; activations that two combinations share at the
+    border between them."""
+
+    def place(number: int) -> tuple[object, ...]:
+        node = architecture.nodes[number]
+        others = (architecture.nodes[n] for n in level)
+        shared = any(o.activation == node.activation and o.combination != node.combination for o in others)
+        border_below = node.combination == "elem_mult"
+        return node.combination, shared != border_below, node.activation, first_slot(number)
+
+    return tuple(sorted(level, key=place))
 
 
 def merge(instructions: Iterable[Instruction]) -> Iterator[Instruction]:

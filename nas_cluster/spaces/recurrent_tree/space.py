@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
-from nas_cluster.core.drawing import Drawing, Edge, Node
+from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.task import LanguageTask, Task
 from nas_cluster.nn.language_options import LanguageModelOptions
 from nas_cluster.spaces.base import Architecture, SearchSpace
@@ -190,34 +190,10 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
         return f"{levels} · c {architecture.inject} into {architecture.cell_into}, from {architecture.cell_from}"
 
     def draw(self, architecture: TreeArchitecture) -> list[Drawing]:
-        """The tree from the leaves down to h_t; where c_{t-1} enters and where c_t leaves."""
-        nodes = [Node("inputs", "x(t), h(t-1)", "input"), Node("c_in", "c(t-1)", "memory")]
-        edges = []
-        for number, node in enumerate(architecture.nodes):
-            leaf = number < architecture.base
-            detail = f"leaf {number}: own weights for x and h" if leaf else f"node {number}"
-            nodes.append(Node(str(number), f"{number}: {node}", "conv" if leaf else "combine", detail))
-            sources = ["inputs"] if leaf else [self._value(architecture, n) for n in architecture.children(number)]
-            edges += [Edge(source, str(number)) for source in sources]
-            if number == architecture.cell_into:
-                nodes.append(Node("inject", f"c: {architecture.inject}", "memory", f"node {number} with c(t-1)"))
-                edges += [Edge(str(number), "inject"), Edge("c_in", "inject")]
-        written = architecture.nodes[architecture.cell_from]
-        when = (
-            "" if written.activation == "identity" else f", before {_SHORT.get(written.activation, written.activation)}"
-        )
-        nodes.append(Node("c_out", f"c(t){when}", "memory", f"node {architecture.cell_from} before its activation"))
-        nodes.append(Node("h_out", "h(t)", "output"))
-        edges += [
-            Edge(str(architecture.cell_from), "c_out"),
-            Edge(self._value(architecture, architecture.root), "h_out"),
-        ]
-        return [Drawing(tuple(nodes), tuple(edges))]
+        """The tree from the leaves down to h_t; where c_{t-1} enters and where c_t leaves (drawing.py)."""
+        from nas_cluster.spaces.recurrent_tree.drawing import draw_tree
 
-    @staticmethod
-    def _value(architecture: TreeArchitecture, node: int) -> str:
-        """The box whose value the readers of `node` get."""
-        return "inject" if node == architecture.cell_into else str(node)
+        return [draw_tree(architecture)]
 
     @classmethod
     def named(cls) -> Mapping[str, TreeArchitecture]:
