@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
-from nas_cluster.cluster.supervisor import Supervisor, stop_on_signals
+from nas_cluster.cluster.stages import OnTraining, candidates_of, run_stages
+from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_signals
 from nas_cluster.cluster.wiring import Wiring, make_wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
@@ -28,14 +29,23 @@ __all__ = ["execute", "load_run", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
+_AFTER_SEARCH = {"retrain", "finalize"}
+"""Sections that a search which is done does not read."""
 
-def run(config: JobConfig, *, local: bool = False, on_progress: OnProgress = lambda progress: None) -> RunRecord:
-    """Search until the budget is used; continue if this job was started before.
+
+def run(
+    config: JobConfig,
+    *,
+    local: bool = False,
+    on_progress: OnProgress = lambda progress: None,
+    on_training: OnTraining = lambda row: None,
+) -> RunRecord:
+    """Search until the budget is used, then run the config's `finalize`; continue if this job was started before.
 
     local: everything in this process, without Ray. Raises UserError when the input is wrong and RunStopped when the run
     was stopped or could not go on; both leave a run that can be resumed.
     """
-    outcome = execute(config, local=local, on_progress=on_progress)
+    outcome = execute(config, local=local, on_progress=on_progress, on_training=on_training)
     if outcome.ended != "done":
         raise RunStopped(outcome.reason)
     return load_run(run_directory(config.storage_path, config.name))
@@ -47,9 +57,11 @@ def resume(
     *,
     local: bool = False,
     on_progress: OnProgress = lambda progress: None,
+    on_training: OnTraining = lambda row: None,
 ) -> RunRecord:
-    """Continue the run in `directory`; `overrides` may change its budget, topology and failure limits."""
-    return run(resume_config(directory, overrides), local=local, on_progress=on_progress)
+    """Continue the run in `directory`; `overrides` may change its budget, topology, failure limits and `finalize`."""
+    config = resume_config(directory, overrides)
+    return run(config, local=local, on_progress=on_progress, on_training=on_training)
 
 
 def load_run(directory: str | Path) -> RunRecord:
@@ -67,13 +79,20 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
     return config.model_copy(update={"storage_path": str(directory.resolve().parent), "name": directory.resolve().name})
 
 
-def execute(config: JobConfig, *, local: bool = False, on_progress: OnProgress = lambda progress: None) -> Outcome:
-    """One session of a job: prepare its directory, search, say how it ended. SIGINT and SIGTERM stop it cleanly."""
+def execute(
+    config: JobConfig,
+    *,
+    local: bool = False,
+    on_progress: OnProgress = lambda progress: None,
+    on_training: OnTraining = lambda row: None,
+) -> Outcome:
+    """One session of a job: prepare its directory, search, finalize, say how it ended. SIGINT and SIGTERM stop it
+    cleanly. What is done already is not started again."""
     directory = prepare(config)
-    finished = _finished(config, directory)
-    if finished is not None:
-        return finished
-    return asyncio.run(_session(config, directory, make_wiring(local), on_progress))
+    searched, finalized = _standing(config, directory)
+    if searched is not None and finalized:
+        return searched
+    return asyncio.run(_session(config, directory, searched, make_wiring(local), on_progress, on_training))
 
 
 def prepare(config: JobConfig) -> Path:
@@ -81,8 +100,9 @@ def prepare(config: JobConfig) -> Path:
 
     Raises DataError (dataset), ConfigError (space and dataset do not fit; the directory holds another job).
     """
-    if config.estimator.uses_data:
-        config.space.check(config.estimator.child_task(resident(config.dataset).task))
+    for job in (config, *(config.for_stage(stage) for stage in config.finalize)):
+        if job.estimator.uses_data:  # a dataset that only the last stage needs is missed now, not in a week
+            job.space.check(job.estimator.child_task(resident(job.dataset).task))
     directory = run_directory(config.storage_path, config.name)
     if is_remote(config.storage_path):
         Mirror(config.storage_path, config.name).pull(directory)
@@ -99,11 +119,12 @@ def prepare(config: JobConfig) -> Path:
     return directory
 
 
-def _finished(config: JobConfig, directory: Path) -> Outcome | None:
-    """The outcome of a job whose budget is used already: to run it again is to do nothing."""
+def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]:
+    """(the outcome of a search whose budget is used already, whether nothing is left to do after it either)."""
     record = load_run(directory)
-    if record.state() != "done" or config.difference(JobConfig.from_dict(record.config)):
-        return None
+    changed = {key.partition(".")[0] for key in config.difference(JobConfig.from_dict(record.config))}
+    if record.phase_state("search") != "done" or changed - _AFTER_SEARCH:
+        return None, False
     counts, best = record.counts(), record.top(1)
     progress = Progress(
         children_done=counts["done"],
@@ -114,13 +135,38 @@ def _finished(config: JobConfig, directory: Path) -> Outcome | None:
         best_child=str(best[0].child.child_id) if best else None,
         active_seconds=record.active_seconds(),
     )
-    return Outcome("done", "the budget was used before", progress)
+    finalized = not config.finalize or (not changed and record.phase_state("finalize") == "done")
+    return Outcome("done", "the budget was used before", progress), finalized
 
 
-async def _session(config: JobConfig, directory: Path, wiring: Wiring, on_progress: OnProgress) -> Outcome:
+async def _session(
+    config: JobConfig,
+    directory: Path,
+    searched: Outcome | None,
+    wiring: Wiring,
+    on_progress: OnProgress,
+    on_training: OnTraining,
+) -> Outcome:
     wiring.connect()  # before the signal handlers: ray.init sets one of its own
     try:
         with stop_on_signals() as stop:
-            return await Supervisor(config, directory, wiring, on_progress).run(stop)
+            outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
+            if outcome.ended == "done" and config.finalize:
+                return await _finalize(config, directory, outcome, wiring, stop, on_training)
+            return outcome
     finally:
         await wiring.close()
+
+
+async def _finalize(
+    config: JobConfig, directory: Path, searched: Outcome, wiring: Wiring, stop: Stop, on_training: OnTraining
+) -> Outcome:
+    """The stages after the search. What they train and test stands in the journal."""
+    candidates = candidates_of(load_run(directory), config.finalize[0].top)
+    try:
+        await run_stages(
+            config, directory, config.finalize, candidates, wiring, phase="finalize", stop=stop, on_training=on_training
+        )
+    except RunStopped as error:
+        return Outcome(stop.ended if stop.reason else "failed", str(error), searched.progress)
+    return searched

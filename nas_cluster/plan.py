@@ -11,14 +11,14 @@ import numpy as np
 from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
 from nas_cluster.core.seeds import derive
-from nas_cluster.core.task import ImageTask
-from nas_cluster.datasets import resident
+from nas_cluster.core.task import Task
+from nas_cluster.datasets import Arrays, resident
 
 __all__ = ["make_plan"]
 
 _SAMPLES = 3
 _CPU_FLOPS = 2e10
-"""Rough sustained rate of one core on small convolutions; the estimate says so."""
+"""Rough sustained rate of one core on small convolutions and matrices; the estimate says so."""
 
 
 def make_plan(config: JobConfig) -> dict[str, Any]:
@@ -56,15 +56,19 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
         data = resident(config.dataset)
         task = config.estimator.child_task(data.task)
         config.space.check(task)
-        plan["dataset"] = {"kind": config.dataset.kind, "images": str(data.task), "training_images": len(data.y_train)}
+        plan["dataset"] = {
+            "kind": config.dataset.kind,
+            "task": str(data.task),
+            f"training_{data.unit}": data.training_examples,
+        }
     children = _first_children(config, layout.flatten(weights), task)
     if task is not None:
-        plan["cost"] = _cost(config, children, len(data.y_train))
+        plan["cost"] = _cost(config, children, data)
     plan["first_children"] = children
     return plan
 
 
-def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: ImageTask | None) -> list[dict[str, Any]]:
+def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Task | None) -> list[dict[str, Any]]:
     """What replica 0 samples first, with sizes counted on the meta device."""
     spec = config.space.at(0).decisions()
     proposer = config.strategy.proposer(spec)
@@ -75,27 +79,15 @@ def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Imag
     for tokens in proposal.tokens[:_SAMPLES]:
         space = config.space.at(0)
         architecture = space.decode(tokens)
-        parameters, flops = (None, None) if task is None else _size(config, architecture, task)
+        parameters, flops = (None, None) if task is None else space.size_of(architecture, task)
         children.append({"summary": space.summary(architecture), "parameters": parameters, "forward_flops": flops})
     return children
 
 
-def _size(config: JobConfig, architecture: Any, task: ImageTask) -> tuple[int, int]:
-    """Parameters, and floating-point operations of one image's forward pass."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = config.space.at(0).build_child(architecture, task).eval()
-        image = torch.empty(1, task.channels, task.height, task.width)
-        with FlopCounterMode(display=False) as counter:
-            model(image)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad), counter.get_total_flops()
-
-
-def _cost(config: JobConfig, children: list[dict[str, Any]], images: int) -> dict[str, Any]:
+def _cost(config: JobConfig, children: list[dict[str, Any]], data: Arrays) -> dict[str, Any]:
     """Operations per child and in all; hours only for CPUs, whose rate differs less than that of GPUs."""
-    flops = [child["forward_flops"] * config.estimator.image_passes(images) for child in children]
+    passes = config.estimator.forward_passes(data)
+    flops = [child["forward_flops"] * passes for child in children]
     per_child = sum(flops) / len(flops)
     cost: dict[str, Any] = {"operations_per_child": float(per_child)}
     most = config.budget.max_children

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from nas_cluster import __version__
-from nas_cluster.cli.look import plan, report, schema, status, top
+from nas_cluster.cli.look import plan, report, schema, show, status, top
 from nas_cluster.cli.search import resume, retrain, run
 from nas_cluster.core.errors import RunStopped, UserError
 
@@ -42,7 +42,7 @@ def commands() -> None:
     """Neural architecture search as a job on a Ray cluster."""
 
 
-for command in (run, resume, status, top, plan, report, retrain, schema):
+for command in (run, resume, status, top, plan, show, report, retrain, schema):
     commands.add_command(command)
 
 

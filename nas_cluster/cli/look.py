@@ -9,13 +9,16 @@ from typing import Any
 import click
 
 from nas_cluster import job
-from nas_cluster.cli.tables import plan_text, status_json, status_text, top_json, top_text
+from nas_cluster.architectures import choose
+from nas_cluster.cli.tables import fields_text, plan_text, status_json, status_text, top_json, top_text
 from nas_cluster.config import JobConfig
+from nas_cluster.config.loading import apply_overrides
 from nas_cluster.config.schema import job_schema
 from nas_cluster.plan import make_plan
+from nas_cluster.show import describe
 from nas_cluster.storage.layout import REPORT
 
-__all__ = ["plan", "report", "schema", "status", "top"]
+__all__ = ["plan", "report", "schema", "show", "status", "top"]
 
 RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -72,6 +75,33 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         _print_json(made)
     else:
         click.echo(plan_text(made), nl=False)
+
+
+@click.command()
+@click.argument("architecture")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--task", "task_text", help="32x32x3/10 (images and classes) or 10000 (a vocabulary).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it into this SVG file.")
+@JSON
+def show(
+    architecture: str, overrides: tuple[str, ...], task_text: str | None, output: Path | None, as_json: bool
+) -> None:
+    """An ARCHITECTURE: its size, and a picture of it.
+
+    ARCHITECTURE is a published one (layerwise_cnn:nas_v1), one of a run (RUN_DIR:1 is its best, RUN_DIR:r0-u4-i1 a
+    child), or in a file (layerwise_cnn:mine.json). KEY=VALUE sets an option of its space.
+    """
+    chosen = choose(architecture, options=apply_overrides({}, overrides))
+    data = describe(chosen, task_text)
+    if output is not None:
+        from nas_cluster.report.drawing import picture_of
+
+        output.write_text(picture_of(chosen.space.draw(chosen.architecture)), encoding="utf-8")
+        data["picture"] = str(output)
+    if as_json:
+        _print_json({**data, "architecture": chosen.architecture.to_json()})
+    else:
+        click.echo(fields_text(data), nl=False)
 
 
 @click.command()

@@ -57,9 +57,13 @@ class ProgressView:
         if due and done != self._said[1]:
             self._say(progress)
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the panel in a terminal."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _say(self, progress: Progress) -> None:
         self._said = (time.monotonic(), progress.children_done)
-        self._console.print(f"{self._name}: {line(progress)}", highlight=False, soft_wrap=True)
+        self.say(f"{self._name}: {line(progress)}")
 
 
 def duration(seconds: float) -> str:

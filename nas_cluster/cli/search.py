@@ -8,11 +8,12 @@ import click
 
 from nas_cluster import job
 from nas_cluster.cli.progress import ProgressView
+from nas_cluster.cli.tables import stage_text, training_line
 from nas_cluster.cluster.messages import Outcome
 from nas_cluster.config import JobConfig
-from nas_cluster.retrain import retrain as retrain_top
+from nas_cluster.config.loading import apply_overrides
+from nas_cluster.retrain import retrain as retrain_chosen
 from nas_cluster.storage.layout import run_directory
-from nas_cluster.storage.rows import RetrainRow
 
 __all__ = ["resume", "retrain", "run"]
 
@@ -47,7 +48,12 @@ def resume(run_dir: Path, overrides: tuple[str, ...], local: bool) -> None:
 def _search(config: JobConfig, local: bool) -> None:
     directory = run_directory(config.storage_path, config.name)
     with ProgressView(config.name) as view:
-        outcome = job.execute(config, local=local, on_progress=view.update)
+        outcome = job.execute(
+            config,
+            local=local,
+            on_progress=view.update,
+            on_training=lambda row: view.say(f"  {training_line(row)}"),
+        )
     _say_outcome(outcome, directory)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
     if code:
@@ -67,40 +73,43 @@ def _say_outcome(outcome: Outcome, directory: Path) -> None:
 
 
 @click.command()
-@RUN_DIR
+@click.argument("run", metavar="RUN_DIR|CONFIG", type=click.Path(path_type=Path))
 @OVERRIDES
 @click.option("-k", "--top", default=1, show_default=True, type=click.IntRange(1), help="How many architectures.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each.")
+@click.option("-a", "--architecture", "architectures", multiple=True, help="This one instead: layerwise_cnn:nas_v1")
+@click.option(
+    "--grid", "grid", multiple=True, metavar="KEY=[V, ...]", help="Values of a training setting to try first."
+)
 @LOCAL
-def retrain(run_dir: Path, overrides: tuple[str, ...], top: int, seeds: int, local: bool) -> None:
-    """Train the best architectures from scratch at full size and test each once.
+def retrain(
+    run: Path,
+    overrides: tuple[str, ...],
+    top: int,
+    seeds: int,
+    architectures: tuple[str, ...],
+    grid: tuple[str, ...],
+    local: bool,
+) -> None:
+    """Train the best architectures of a run from scratch, at full size, and test each once.
 
-    KEY=VALUE sets the training: retrain.epochs=50
+    KEY=VALUE sets the training (retrain.epochs=50), the size (scale.extra_filters=40) or another dataset
+    (dataset=cifar100). With a CONFIG instead of a RUN_DIR, --architecture says what to train.
     """
-
-    def say(row: RetrainRow) -> None:
-        click.echo(f"  {_describe(row)}")
-
-    rows = retrain_top(run_dir, top=top, seeds=seeds, overrides=overrides, local=local, on_done=say)
-    for rank in sorted({row.rank for row in rows}):
-        group = [row for row in rows if row.rank == rank]
-        click.echo(_summarise(rank, group))
-
-
-def _describe(row: RetrainRow) -> str:
-    assert row.evaluation is not None
-    if row.evaluation.status == "failed":
-        return (
-            f"rank {row.rank} {row.child_id} seed {row.seed}: failed: {row.evaluation.cause}: {row.evaluation.message}"
-        )
-    tested = "" if row.test_metric is None else f", test {row.test_metric:.4f}"
-    return f"rank {row.rank} {row.child_id} seed {row.seed}: validation {row.evaluation.metric:.4f}{tested}"
-
-
-def _summarise(rank: int, rows: list[RetrainRow]) -> str:
-    tested = [row.test_metric for row in rows if row.test_metric is not None]
-    if not tested:
-        return f"rank {rank} {rows[0].child_id}: no result"
-    mean = sum(tested) / len(tested)
-    spread = (sum((value - mean) ** 2 for value in tested) / max(1, len(tested) - 1)) ** 0.5
-    return f"rank {rank} {rows[0].child_id}: test {mean:.4f} ± {spread:.4f} over {len(tested)} seeds"
+    if run.is_file():
+        if not architectures:
+            raise click.UsageError(f"{run}: is a config; a run directory has winners, a config needs --architecture")
+        config = JobConfig.load(run, [text for text in overrides if not text.startswith("scale.")])
+        run = job.prepare(config)
+    results = retrain_chosen(
+        run,
+        top=top,
+        seeds=seeds,
+        architectures=architectures,
+        grid=apply_overrides({}, [f"grid.{text}" for text in grid]).get("grid", {}) if grid else None,
+        overrides=overrides,
+        local=local,
+        on_training=lambda row: click.echo(f"  {training_line(row)}"),
+    )
+    for result in results:
+        click.echo(stage_text(result), nl=False)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_cluster.cli.progress import duration
+from nas_cluster.cluster.stages import StageResult
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
-from nas_cluster.storage.rows import ChildRow
+from nas_cluster.storage.rows import ChildRow, TrainingRow
 
-__all__ = ["plan_text", "status_json", "status_text", "top_json", "top_text"]
+__all__ = [
+    "fields_text",
+    "mean_and_spread",
+    "plan_text",
+    "stage_text",
+    "status_json",
+    "status_text",
+    "top_json",
+    "top_text",
+    "training_line",
+]
 
 
 def top_json(record: RunRecord, count: int) -> list[dict[str, Any]]:
@@ -79,6 +91,46 @@ def status_text(record: RunRecord) -> str:
     if data["last_event"]:
         lines.append(("last event", data["last_event"]["kind"]))
     return "".join(f"{name:<11} {value}\n" for name, value in lines)
+
+
+def training_line(row: TrainingRow) -> str:
+    """One training that is done."""
+    assert row.evaluation is not None
+    point = "".join(f" {key}={value}" for key, value in row.settings["point"].items())
+    who = f"{row.stage}: rank {row.rank} {row.source} seed {row.seed}{point}"
+    if row.evaluation.metric is None:
+        return f"{who}: failed: {row.evaluation.cause}: {row.evaluation.message}"
+    tested = "" if row.test_metric is None else f", test {row.test_metric:.4f}"
+    return f"{who}: validation {row.evaluation.metric:.4f}{tested}"
+
+
+def stage_text(result: StageResult) -> str:
+    """What a stage found, best first."""
+    rows = []
+    for rank, one in enumerate(result.ranked, start=1):
+        metrics = [row.evaluation.metric for row in one.rows if row.evaluation and row.evaluation.metric is not None]
+        point = " ".join(f"{key}={value}" for key, value in one.point.items())
+        parameters = next((row.evaluation.parameters for row in one.rows if row.evaluation), None)
+        size = "-" if parameters is None else f"{parameters:,}"
+        rows.append(
+            [str(rank), mean_and_spread(metrics), mean_and_spread(one.tested), size, one.candidate.source, point]
+        )
+    head = ["rank", "validation", "test", "parameters", "architecture", "settings"]
+    return f"{result.stage.name}\n" + _table(head, rows, left=2)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """`0.9612 ± 0.0120 (n=2)`."""
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.4f} (n={len(values)})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{spread}"
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """One line a field."""
+    width = max(len(name) for name in fields)
+    return "".join(f"{name.replace('_', ' '):<{width}}  {_value(value)}\n" for name, value in fields.items())
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:

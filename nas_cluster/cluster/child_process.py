@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from nas_cluster.cluster.child_worker import evaluate_safely, worker_context
+from nas_cluster.cluster.child_worker import Evaluators, evaluate_safely
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import UserError
 from nas_cluster.core.evaluation import Child
@@ -39,15 +39,14 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
     setup = json.loads(orders.get())
     try:
         config = JobConfig.from_dict(setup["config"])
-        estimator = (config.retrain or config.estimator) if setup["test"] else config.estimator
-        evaluator = estimator.open(worker_context(config, device=setup["device"], test=setup["test"]))
+        evaluators = Evaluators(config, device=setup["device"], test=setup["test"])
     except Exception as error:
         answer({"error": str(error) or type(error).__name__, "user": isinstance(error, UserError)})
         raise
     answer({})
     while True:
         child = Child.from_json(json.loads(orders.get()))
-        answer(evaluate_safely(evaluator, child).to_json())
+        answer(evaluate_safely(evaluators, child).to_json())
 
 
 if __name__ == "__main__":

@@ -23,30 +23,46 @@ from typing import IO, Any
 
 from nas_cluster.cluster.messages import PartLost
 from nas_cluster.config import JobConfig
+from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, DataError, NasClusterError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.estimators import Estimator, WorkerContext
 
-__all__ = ["ChildWorker", "evaluate_safely", "worker_context"]
+__all__ = ["ChildWorker", "Evaluators", "evaluate_safely"]
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
 _POLL_SECONDS = 0.25
 
 
-def worker_context(config: JobConfig, *, device: str, test: bool) -> WorkerContext:
-    """What children of this job need, without what the search needs."""
-    return WorkerContext(
-        space=config.space,
-        dataset=config.dataset,
-        seed=config.seed,
-        device=device,
-        max_parameters=config.failures.max_parameters,
-        test=test,
-    )
+class Evaluators:
+    """The job's estimator, open and warm in this process; another one while children bring settings of their own."""
+
+    def __init__(self, config: JobConfig, *, device: str, test: bool) -> None:
+        self._estimator = config.estimator
+        self._context = WorkerContext(
+            space=config.space,
+            dataset=config.dataset,
+            seed=config.seed,
+            device=device,
+            max_parameters=config.failures.max_parameters,
+            test=test,
+        )
+        self._settings: dict[str, Any] | None = None
+        self._open: Any = self._estimator.open(self._context)
+
+    def of(self, child: Child) -> Any:
+        """The evaluator for this child. Only one is kept open: two would hold two copies of the dataset."""
+        if child.estimator != self._settings:
+            self._open = None
+            estimator = self._estimator
+            if child.estimator is not None:
+                estimator = build_component(Estimator, child.estimator, where="estimator")  # type: ignore[type-abstract]
+            self._settings, self._open = child.estimator, estimator.open(self._context)
+        return self._open
 
 
 class ChildWorker:
-    """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are retrained and tested."""
+    """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are tested after training."""
 
     def __init__(self, name: str, config: dict[str, Any], *, log: Path, test: bool = False) -> None:
         self._name = name
@@ -55,18 +71,14 @@ class ChildWorker:
         self._test = test
         self._log = log
         self._process: _ChildProcess | None = None
-        self._shared: Any = None
+        self._shared: Evaluators | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._done: asyncio.Queue[tuple[ChildId, Evaluation]] = asyncio.Queue()
 
-    @property
-    def _estimator(self) -> Estimator:
-        return (self._config.retrain or self._config.estimator) if self._test else self._config.estimator
-
     async def start(self) -> None:
         """Load what all children share. Raises DataError when the dataset cannot be read here."""
-        if self._estimator.shares_process:
-            self._shared = self._estimator.open(worker_context(self._config, device="cpu", test=self._test))
+        if self._config.estimator.shares_process:
+            self._shared = Evaluators(self._config, device="cpu", test=self._test)
         else:
             await asyncio.to_thread(self._warm_process)
 
@@ -77,7 +89,7 @@ class ChildWorker:
         started = time.monotonic()
         limit = self._config.failures.time_limit
         try:
-            return _checked(await asyncio.wait_for(self._shared.evaluate(child), limit))
+            return _checked(await asyncio.wait_for(self._shared.of(child).evaluate(child), limit))
         except TimeoutError:
             return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
         except Exception as error:
@@ -226,12 +238,11 @@ class _ChildProcess:
             self._answers = -1
 
 
-def evaluate_safely(evaluator: Any, child: Child) -> Evaluation:
+def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:
     """Score one child in this process; whatever it raises becomes a failed evaluation with its cause."""
     started = time.monotonic()
     try:
-        evaluation = evaluator.evaluate(child)
-        return _checked(evaluation)
+        return _checked(evaluators.of(child).evaluate(child))
     except (SystemExit, Exception) as error:
         return _failure(error, time.monotonic() - started)
 

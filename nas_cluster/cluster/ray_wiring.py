@@ -171,7 +171,6 @@ class RayWiring:
         topology = config.topology
         shape = pool_shape(
             config,
-            config.estimator,
             capacity=self.capacity(config),
             wanted=topology.controller_replicas * topology.children_per_replica,
         )
@@ -279,11 +278,10 @@ def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slo
 
 def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index: int) -> WorkerClient:
     job = JobConfig.from_dict(config)
-    estimator = (job.retrain or job.estimator) if test else job.estimator
-    resources = job.topology.resources
-    options = {"num_cpus": 0} if estimator.shares_process else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
+    resources, shared = job.topology.resources, job.estimator.shares_process
+    options = {"num_cpus": 0} if shared else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
     factory = partial(make_worker, config, directory, index, test=test)
-    client = BatchedRayWorker if estimator.shares_process else RayWorker
+    client = BatchedRayWorker if shared else RayWorker
     return client(_start_host([factory], options), 0)
 
 

@@ -19,7 +19,6 @@ from nas_cluster.cluster.parameter_server import ParameterServer
 from nas_cluster.cluster.replica import Replica, Servers
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock, SystemClock
-from nas_cluster.estimators import Estimator
 from nas_cluster.storage.layout import LOGS
 
 __all__ = ["InProcess", "PoolShape", "Wiring", "make_wiring", "pool_shape"]
@@ -36,9 +35,9 @@ class PoolShape:
     slots_per_worker: int
 
 
-def pool_shape(config: JobConfig, estimator: Estimator, *, capacity: int, wanted: int) -> PoolShape:
+def pool_shape(config: JobConfig, *, capacity: int, wanted: int) -> PoolShape:
     """Workers for `wanted` children at once where the cluster holds `capacity` of them."""
-    if estimator.shares_process:
+    if config.estimator.shares_process:
         slots = config.topology.slots or wanted
         workers = -(-slots // _SHARED_SLOTS_PER_WORKER)
         return PoolShape(workers, -(-slots // workers))
@@ -82,7 +81,7 @@ class InProcess:
         """The coordinator, with a pool for all K times m children or as many as there are cores."""
         topology = config.topology
         wanted = topology.controller_replicas * topology.children_per_replica
-        shape = pool_shape(config, config.estimator, capacity=self.capacity(config), wanted=wanted)
+        shape = pool_shape(config, capacity=self.capacity(config), wanted=wanted)
 
         async def spawn(index: int) -> WorkerClient:
             return await self.spawn_worker(config, directory, index, test=False)

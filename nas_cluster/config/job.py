@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
-from nas_cluster.config.sections import Budget, Failures, Topology
+from nas_cluster.config.sections import Budget, Control, Failures, Topology
+from nas_cluster.config.stage import Stage
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask, LanguageTask
@@ -31,7 +32,7 @@ _COMPONENTS: dict[str, type[Component]] = {
     "retrain": Estimator,
 }
 
-_RESUMABLE = ("budget", "topology", "failures", "retrain")
+_RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize")
 """Sections a continued run may change; everything else would make it another search."""
 
 
@@ -51,10 +52,14 @@ class JobConfig(Options):
     topology: Topology = Topology()
     budget: Budget
     failures: Failures = Failures()
+    control: Control | None = None
+    """Share of the children that chance chooses, for comparison; null: none."""
     cache: bool = True
     """Answer an architecture whose canonical key was scored before, instead of training it again."""
     retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain", optional=True)] = None
     """Estimator of `retrain`; null: the search's own."""
+    finalize: tuple[Stage, ...] = ()
+    """What follows the search, stage by stage: re-rank the best at a larger size, a grid, the winner at full scale."""
     storage_path: str = "runs"
     """Where run directories are made: a local folder, or an fsspec URL to which the run is mirrored."""
 
@@ -114,25 +119,66 @@ class JobConfig(Options):
                 )
         if not self.strategy.learns and self.budget.max_children is None and self.budget.max_hours is None:
             found.append("budget: a strategy that does not learn needs max_children or max_hours")
+        if not self.strategy.learns and self.control is not None:
+            found.append(f"control: strategy {self.strategy.kind!r} is chance itself, there is nothing to compare")
         if self.budget.max_gpu_hours is not None and t.resources.GPU == 0:
             found.append(
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
             )
-        if self.estimator.uses_data:
-            found += self._mismatched_tasks()
+        found += self._mismatched_tasks({"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
+        found += [line for number, stage in enumerate(self.finalize) for line in self._wrong_in_stage(number, stage)]
         for check in (self.estimator.check, self.strategy.check):
             found += check(self.space)
         return found
 
-    def _mismatched_tasks(self) -> list[str]:
-        """Dataset, space and estimator must be for the same kind of task."""
-        estimators = {"estimator": self.estimator} | ({} if self.retrain is None else {"retrain": self.retrain})
+    def _mismatched_tasks(self, estimators: Mapping[str, Estimator | None], dataset: Dataset) -> list[str]:
+        """Dataset, space and the estimators that read data must be for the same kind of task."""
+        parts: dict[str, SearchSpace[Any] | Estimator] = {}
+        for section, estimator in estimators.items():
+            if estimator is not None and estimator.uses_data:
+                parts |= {"space": self.space, section: estimator}
         return [
             f"{section}: {part.kind!r} is for {_TASK_WORDS[part.task_type]}, "
-            f"dataset {self.dataset.kind!r} is {_TASK_WORDS[self.dataset.task_type]}"
-            for section, part in ({"space": self.space} | estimators).items()
-            if part.task_type is not self.dataset.task_type
+            f"dataset {dataset.kind!r} is {_TASK_WORDS[dataset.task_type]}"
+            for section, part in parts.items()
+            if part.task_type is not dataset.task_type
         ]
+
+    def _wrong_in_stage(self, number: int, stage: Stage) -> list[str]:
+        """What makes no sense in one stage of `finalize`."""
+        if stage.name in [earlier.name for earlier in self.finalize[:number]]:
+            return [f"finalize.{number}.name: an earlier stage is called {stage.name!r} too"]
+        try:
+            self.check_stage(stage)
+        except ConfigError as error:
+            return [f"finalize.{number}.{line}" for line in str(error).splitlines()]
+        return []
+
+    def check_stage(self, stage: Stage) -> None:
+        """Raise ConfigError for a scale, a grid or a dataset that this job's space and estimators do not have."""
+        job = self.for_stage(stage)
+        for point in stage.combinations():
+            stage.estimator_with(point, job.estimator)
+        mismatched = self._mismatched_tasks({"estimator": job.estimator}, job.dataset)
+        if mismatched:
+            raise ConfigError("\n".join(mismatched))
+
+    def for_stage(self, stage: Stage) -> JobConfig:
+        """What the workers of a stage are given: its estimator, dataset and scale in place of the search's.
+
+        Raises ConfigError for a scale that the space does not have.
+        """
+        return self.model_copy(
+            update={
+                "estimator": stage.estimator or self.retrain or self.estimator,
+                "dataset": stage.dataset or self.dataset,
+                "space": self.space.scaled(stage.scale),
+                "failures": self.failures.model_copy(update={"time_limit": stage.time_limit}),
+                "topology": self.topology.model_copy(update={"resources": stage.resources or self.topology.resources}),
+                "retrain": None,
+                "finalize": (),
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

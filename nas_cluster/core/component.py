@@ -24,7 +24,16 @@ from pydantic import (
 
 from nas_cluster.core.errors import ConfigError, nearest
 
-__all__ = ["Component", "Options", "build_component", "component_field", "explain", "find_component", "known_kinds"]
+__all__ = [
+    "Component",
+    "Options",
+    "build_component",
+    "component_field",
+    "explain",
+    "find_component",
+    "known_kinds",
+    "validated",
+]
 
 
 class Options(BaseModel):
@@ -118,10 +127,18 @@ def build_component(base: type[C], data: Any, *, where: str) -> C:
         cls = find_component(base, data["kind"])
     except ConfigError as error:
         raise ConfigError(f"{where}.kind: {error}") from error
+    return validated(cls, data, where=where)
+
+
+M = TypeVar("M", bound=Options)
+
+
+def validated(model: type[M], data: Any, *, where: str) -> M:
+    """`model.model_validate(data)`. Raises ConfigError with one line per mistake, each starting with `where`."""
     try:
-        return cls.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, cls, where))) from error
+        raise ConfigError("\n".join(explain(error, model, where))) from error
 
 
 def component_field(base: type[Component], where: str, *, optional: bool = False) -> tuple[Any, ...]:

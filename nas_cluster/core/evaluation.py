@@ -53,6 +53,8 @@ class Child:
     architecture: dict[str, Any]
     key: str
     seed: int
+    estimator: dict[str, Any] | None = None
+    """The estimator's settings, when they are this child's own (a point of a grid) and not the job's."""
 
     @property
     def stage(self) -> int:

@@ -2,6 +2,7 @@
 
 from nas_cluster.datasets._cache import resident
 from nas_cluster.datasets._split import train_validation_split
-from nas_cluster.datasets.base import Dataset, ImageArrays
+from nas_cluster.datasets._text import TextDataset
+from nas_cluster.datasets.base import Arrays, Dataset, ImageArrays, TextArrays
 
-__all__ = ["Dataset", "ImageArrays", "resident", "train_validation_split"]
+__all__ = ["Arrays", "Dataset", "ImageArrays", "TextArrays", "TextDataset", "resident", "train_validation_split"]

@@ -15,31 +15,29 @@ import numpy as np
 from nas_cluster.core.errors import DataError
 from nas_cluster.core.folders import cache_root
 from nas_cluster.datasets._files import reason
-from nas_cluster.datasets.base import Dataset, ImageArrays
+from nas_cluster.datasets.base import Arrays, Dataset
 
 __all__ = ["resident"]
 
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
-
-def resident(dataset: Dataset) -> ImageArrays:
+def resident(dataset: Dataset) -> Arrays:
     """The dataset as read-only memory-mapped arrays, shared by all processes of this machine through the page cache.
 
     The first call decodes it, others wait for that. Raises DataError as `dataset.load` does, when what it loads is not
-    what ImageArrays says, and when the cache folder cannot be used.
+    what its `arrays_type` says, and when the cache folder cannot be used.
     """
     text = json.dumps(dataset.identity(), sort_keys=True)
     folder = cache_root() / "datasets" / hashlib.sha256(text.encode()).hexdigest()[:24]
-    mapped = _mapped(folder)
+    mapped = _mapped(folder, dataset.arrays_type)
     if mapped is not None:
         return mapped
     with _locked(folder):
-        mapped = _mapped(folder)  # another process may have been first
+        mapped = _mapped(folder, dataset.arrays_type)  # another process may have been first
         if mapped is None:
             data = dataset.load().check(f"dataset {dataset.kind}")
             with _cache_errors(folder):
                 _write(folder, data)
-            mapped = _mapped(folder)
+            mapped = _mapped(folder, dataset.arrays_type)
     if mapped is None:
         raise DataError(f"{folder}: was written and cannot be read back; is the disk sound?")
     return mapped
@@ -68,28 +66,30 @@ def _cache_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _mapped(folder: Path) -> ImageArrays | None:
+def _mapped(folder: Path, arrays_type: type[Arrays]) -> Arrays | None:
     """The arrays of a complete cache entry; None when there is none, or it is damaged in whatever way."""
     try:
-        about = json.loads((folder / "about.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
-        if any(list(arrays[name].shape) != about["shapes"][name] for name in _ARRAYS):
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        shapes = about.pop("shapes")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in shapes}
+        if any(list(arrays[name].shape) != shape for name, shape in shapes.items()):
             return None
-        return ImageArrays(**arrays, classes=about["classes"])
-    except (OSError, ValueError, EOFError, KeyError, TypeError):
+        return arrays_type(**arrays, **about)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write(folder: Path, data: ImageArrays) -> None:
+def _write(folder: Path, data: Arrays) -> None:
     """Write an entry that appears whole or not at all; a damaged one is replaced. Call with the lock held."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed here
     partial.mkdir()
     try:
-        for name in _ARRAYS:
-            np.save(partial / f"{name}.npy", getattr(data, name))
-        shapes = {name: list(getattr(data, name).shape) for name in _ARRAYS}
-        (partial / "about.json").write_text(json.dumps({"classes": data.classes, "shapes": shapes}))
+        arrays, about = data.parts()
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        about["shapes"] = {name: list(array.shape) for name, array in arrays.items()}
+        (partial / "about.json").write_text(json.dumps(about), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.task import ImageTask, Task
-from nas_cluster.datasets import Dataset
+from nas_cluster.datasets import Arrays, Dataset
 from nas_cluster.spaces import SearchSpace
 
 __all__ = ["Estimator", "Evaluator", "WorkerContext"]
@@ -81,6 +81,9 @@ class Estimator(Component, ABC):
         """What children are built for when the dataset's task is `task` (images may be resized first)."""
         return task
 
-    def image_passes(self, images: int) -> float:
-        """Forward passes of one image that scoring a child costs with `images` training images, for estimates."""
+    def forward_passes(self, data: Arrays) -> float:
+        """Forward passes of one example (an image, a token) that scoring a child on `data` costs, for estimates.
+
+        Raises DataError when `data` cannot be trained on.
+        """
         return 0.0

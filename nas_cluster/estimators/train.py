@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from nas_cluster.core.errors import ChildTooLarge
-from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.evaluation import Child
+from nas_cluster.core.seeds import stream
 from nas_cluster.core.task import ImageTask
+from nas_cluster.datasets import Arrays, ImageArrays, resident, train_validation_split
+from nas_cluster.estimators._warm import WarmTrainer
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.settings import TrainingSettings
 
@@ -27,6 +29,8 @@ class Train(TrainingSettings, Estimator):
 
     validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Held-out training images: a count, or a share."""
+    training_images: int | None = Field(None, ge=1)
+    """Train on so many of the others, the same for every child: a cheaper proxy; null: on all."""
     metric: Literal["last", "best", "max_of_last_5"] = "last"
     """Which epoch's validation accuracy counts; max_of_last_5 is Zoph & Le 2017's."""
     reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
@@ -43,10 +47,12 @@ class Train(TrainingSettings, Estimator):
         """The dataset's task at `input_size`."""
         return task if self.input_size is None else replace(task, height=self.input_size, width=self.input_size)
 
-    def image_passes(self, images: int) -> float:
+    def forward_passes(self, data: Arrays) -> float:
         """Forward passes of one image that a child costs; a backward pass counts as two."""
+        images = data.training_examples
         held_out = self.validation * images if isinstance(self.validation, float) else self.validation
-        return self.epochs * (3 * (images - held_out) + held_out)
+        trained = min(images - held_out, self.training_images or images)
+        return self.epochs * (3 * trained + held_out)
 
     def score(self, accuracies: list[float]) -> float:
         """The metric of a child whose validation accuracy per epoch is given."""
@@ -55,61 +61,34 @@ class Train(TrainingSettings, Estimator):
         return max(accuracies if self.metric == "best" else accuracies[-_LAST_EPOCHS:])
 
 
-class _Trainer:
-    """The warm part: images on the device, libraries loaded, one tiny training done."""
+class _Trainer(WarmTrainer):
+    """The warm part: images on the device, libraries loaded."""
 
     def __init__(self, settings: Train, context: WorkerContext) -> None:
         import torch
 
-        from nas_cluster.datasets import resident, train_validation_split
         from nas_cluster.training.images import ImageStore
 
         torch.backends.cudnn.benchmark = context.device == "cuda"
-        self._settings = settings
-        self._context = context
         data = resident(context.dataset)
+        assert isinstance(data, ImageArrays)
         training, validation = train_validation_split(data.y_train, settings.validation, context.seed)
+        if settings.training_images is not None:
+            shuffled = stream(context.seed, "training_images").permutation(training)
+            training = np.sort(shuffled[: settings.training_images])
+        self._settings = settings
         self._store = ImageStore(data, training, validation, settings, context.device)
+        super().__init__(context, self._store.task)
 
-    def evaluate(self, child: Child) -> Evaluation:
-        """Build, train and score one child. Raises MemoryError when the host's memory is not enough for it."""
-        try:
-            return self._evaluate(child)
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for this, as it has on CUDA
-                raise MemoryError(str(error).partition("DefaultCPUAllocator: ")[2]) from error
-            raise
-
-    def _evaluate(self, child: Child) -> Evaluation:
+    def train(self, model: nn.Module, child: Child) -> tuple[float, dict[str, Any]]:
+        """Train by the index plan of the child's seed."""
         import torch
 
         from nas_cluster.training.image_classifier import evaluate, train_image_classifier
 
-        started = time.perf_counter()
-        most = self._context.max_parameters
-        if most is not None:
-            with torch.device("meta"):
-                parameters = _count(self._build(child))
-            if parameters > most:
-                raise ChildTooLarge(f"{parameters:,} parameters, {most:,} allowed")
-        torch.manual_seed(child.seed)
-        model = self._build(child)
         result = train_image_classifier(model, self._store, self._store.plan(child.seed), self._settings)
         details = result.details()
-        if self._context.test:
+        if self.context.test:
             dtype = getattr(torch, result.precision)
-            details["test_accuracy"] = evaluate(model, self._store.test_batches(), dtype)
-        return Evaluation(
-            metric=self._settings.score(result.accuracies),
-            seconds=time.perf_counter() - started,
-            parameters=_count(model),
-            details=details,
-        )
-
-    def _build(self, child: Child) -> nn.Module:
-        space = self._context.space.at(child.stage)
-        return space.build_child(space.parse(child.architecture), self._store.task)
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+            details["test_metric"] = evaluate(model, self._store.test_batches(), dtype)
+        return self._settings.score(result.accuracies), details

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib import resources
 
 from nas_cluster.core.drawing import Drawing, Edge, Node
 
-__all__ = ["layers_of", "svg_of"]
+__all__ = ["layers_of", "picture_of", "svg_of"]
 
 _HEIGHT, _GAP_X, _GAP_Y, _CHARACTER, _PADDING = 26, 18, 22, 6.7, 12
 _BEND = 15.0
@@ -31,8 +33,29 @@ class _Box:
         return self.x + self.width / 2
 
 
+def picture_of(drawings: Sequence[Drawing]) -> str:
+    """A complete SVG file of all drawings side by side, each under its title."""
+    style = resources.files("nas_cluster.report").joinpath("templates/drawing.css").read_text(encoding="utf-8")
+    parts, x, tallest = [], float(_PADDING), 0.0
+    for drawing in drawings:
+        svg, width, height = _svg(drawing)
+        top = 2 * _HEIGHT if drawing.title else _PADDING
+        title = f'<text x="{x + width / 2:.0f}" y="{_HEIGHT}">{escape(drawing.title)}</text>' if drawing.title else ""
+        parts.append(f'{title}<g transform="translate({x:.0f} {top})">{svg}</g>')
+        x += width + 2 * _GAP_X
+        tallest = max(tallest, top + height)
+    size = f'width="{x:.0f}" height="{tallest + _PADDING:.0f}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" {size}><style>{style}</style>'
+    return f'{head}<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+
+
 def svg_of(drawing: Drawing) -> str:
-    """An <svg> element, styled by the page's classes `node-<style>` and `edge`."""
+    """An <svg> element, styled by the classes `node-<style>` and `edge` of `templates/drawing.css`."""
+    return _svg(drawing)[0]
+
+
+def _svg(drawing: Drawing) -> tuple[str, float, float]:
+    """The element, its width and its height in pixels."""
     boxes = _place(drawing)
     layer_of = layers_of(drawing)
     width = max(box.right for box in boxes.values())
@@ -51,7 +74,8 @@ def svg_of(drawing: Drawing) -> str:
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
         '<path d="M0 0L8 4L0 8z" class="arrow"/></marker></defs>'
     )
-    return f'<svg class="drawing" role="img" viewBox="{view}" {size}>{title}{marker}{"".join(paths)}{nodes}</svg>'
+    svg = f'<svg class="drawing" role="img" viewBox="{view}" {size}>{title}{marker}{"".join(paths)}{nodes}</svg>'
+    return svg, reach - left + 12, height + 12
 
 
 def layers_of(drawing: Drawing) -> dict[str, int]:

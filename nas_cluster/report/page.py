@@ -20,9 +20,10 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import CAUSES
 from nas_cluster.report import charts
 from nas_cluster.report.drawing import svg_of
+from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
-from nas_cluster.storage.rows import ChildRow, RetrainRow
+from nas_cluster.storage.rows import ChildRow
 
 __all__ = ["write_report"]
 
@@ -68,7 +69,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "utilisation_chart": _utilisation(done, record.config),
         "durations_chart": _durations(done),
         "events": _events(record),
-        "retrained": _retrained(record.retrains()),
+        "stages": stage_tables(record.trainings()),
     }
 
 
@@ -235,29 +236,6 @@ def _events(record: RunRecord) -> list[dict[str, str]]:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _retrained(rows: Sequence[RetrainRow]) -> list[dict[str, Any]]:
-    """Mean and spread over seeds, for each architecture and training."""
-    groups: dict[tuple[int, str, str], list[RetrainRow]] = defaultdict(list)
-    for row in rows:
-        if row.test_metric is not None:
-            groups[row.rank, row.child_id, json.dumps(row.settings, sort_keys=True)].append(row)
-    result = []
-    for (rank, child, settings), group in sorted(groups.items()):
-        tested = [row.test_metric for row in group if row.test_metric is not None]
-        spread = statistics.stdev(tested) if len(tested) > 1 else 0.0
-        epochs = json.loads(settings).get("epochs", "-")
-        result.append(
-            {
-                "rank": rank,
-                "child": child,
-                "seeds": len(tested),
-                "epochs": epochs,
-                "test": f"{statistics.fmean(tested):.4f} ± {spread:.4f}",
-            }
-        )
-    return result
 
 
 def _space(record: RunRecord) -> tuple[SearchSpace[Any] | None, str]:

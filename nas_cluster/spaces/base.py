@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
 
-from nas_cluster.core.component import Component, Options, explain
+from nas_cluster.core.component import Component, Options, validated
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError, nearest
-from nas_cluster.core.task import ImageTask, Task
+from nas_cluster.core.task import ImageTask, LanguageTask, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,6 +70,22 @@ class SearchSpace(Component, ABC, Generic[A]):
         Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
         """
 
+    def size_of(self, architecture: A, task: Task) -> tuple[int, int]:
+        """(trainable parameters, floating-point operations of one image's or token's forward pass), counted on the meta
+        device: no memory is touched. A multiplication with its addition counts as two. Raises InvalidArchitecture."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.device("meta"):
+            model: Any = self.build_child(architecture, task).eval()
+            with FlopCounterMode(display=False) as counter:
+                if isinstance(task, LanguageTask):
+                    features_TBE, _ = model(torch.zeros(1, 1, dtype=torch.int64), model.initial_state(1))
+                    model.decoder(features_TBE)
+                else:
+                    model(torch.empty(1, task.channels, task.height, task.width))
+        return sum(p.numel() for p in model.parameters() if p.requires_grad), counter.get_total_flops()
+
     def parse(self, data: Mapping[str, Any]) -> A:
         """The architecture that `to_json` wrote."""
         return self.architecture_type.model_validate(dict(data))  # type: ignore[return-value]
@@ -105,10 +120,7 @@ class SearchSpace(Component, ABC, Generic[A]):
             return self
         if options is None:
             raise ConfigError(f"scale: space {self.kind!r} builds children of one size only")
-        try:
-            child = type(options).model_validate({**options.model_dump(), **changes})
-        except ValidationError as error:
-            raise ConfigError("\n".join(explain(error, type(options), "scale"))) from error
+        child = validated(type(options), {**options.model_dump(), **changes}, where="scale")
         return self.model_copy(update={"child": child})
 
     def check(self, task: Any) -> None:

@@ -20,7 +20,7 @@ from nas_cluster.core.errors import Fenced, RunError, RunStopped
 from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.storage.layout import JOURNAL, LOCK
 from nas_cluster.storage.queries import Queries
-from nas_cluster.storage.rows import BatchRow, ChildRow, RetrainRow, SnapshotRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, SnapshotRow, TrainingRow
 
 __all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect"]
 
@@ -34,7 +34,7 @@ class StorageFailed(RunStopped):
 class Journal(Queries):
     """The single writer. Writes commit by themselves, or together inside `transaction()`."""
 
-    def __init__(self, directory: Path, lock: int) -> None:
+    def __init__(self, directory: Path, lock: int, phase: str) -> None:
         self._lock = lock
         self._depth = 0
         self._db = connect(directory, writable=True)
@@ -43,8 +43,8 @@ class Journal(Queries):
                 self.epoch = self._one("SELECT epoch FROM run") + 1
                 self._db.execute("UPDATE run SET epoch = ?", (self.epoch,))
                 self._db.execute(
-                    "INSERT INTO sessions (epoch, host, pid, started_at) VALUES (?, ?, ?, ?)",
-                    (self.epoch, socket.gethostname(), os.getpid(), time.time()),
+                    "INSERT INTO sessions (epoch, phase, host, pid, started_at) VALUES (?, ?, ?, ?, ?)",
+                    (self.epoch, phase, socket.gethostname(), os.getpid(), time.time()),
                 )
         except StorageFailed as error:
             raise RunError(f"{directory}: {error}") from error
@@ -66,8 +66,10 @@ class Journal(Queries):
         temporary.rename(directory / JOURNAL)  # a crash leaves either no journal or a whole one
 
     @classmethod
-    def open(cls, directory: Path, *, wait_seconds: float = 3.0) -> Self:
+    def open(cls, directory: Path, *, phase: str = "search", wait_seconds: float = 3.0) -> Self:
         """Take the run over: a new session with a new epoch, which fences any older writer.
+
+        phase: search, finalize or retrain.
 
         Raises RunError when another live process holds the run or the journal cannot be read. Waits a little for the
         lock, as a killed writer's parts may need a moment to die.
@@ -89,7 +91,7 @@ class Journal(Queries):
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         try:
-            return cls(directory, lock)
+            return cls(directory, lock, phase)
         except RunError:
             os.close(lock)
             raise
@@ -158,7 +160,8 @@ class Journal(Queries):
             )
             self._db.executemany(
                 'INSERT INTO children (child_id, replica, "update", "index", number, tokens, architecture, key, seed,'
-                " log_prob, entropy, planned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " arm, log_prob, entropy, step_log_probs, planned_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         str(row.child.child_id),
@@ -170,8 +173,10 @@ class Journal(Queries):
                         _json(row.child.architecture),
                         row.child.key,
                         row.child.seed,
+                        row.arm,
                         row.log_prob,
                         row.entropy,
+                        None if row.step_log_probs is None else _json(row.step_log_probs),
                         row.planned_at,
                     )
                     for row in children
@@ -211,17 +216,19 @@ class Journal(Queries):
         replica: int,
         update: int,
         *,
+        epoch: int = 0,
+        last: bool = True,
         applied_at: float,
         staleness: int,
         outcome: str,
         scalars: dict[str, float],
     ) -> None:
-        """A minibatch's gradient has reached the parameter servers; said again, it changes nothing."""
+        """The gradient of a minibatch's `epoch` has reached the parameter servers; said again, it changes nothing."""
         with self.transaction():
             self._db.execute(
-                "UPDATE batches SET applied_at = ?, staleness = ?, outcome = ?, scalars = ?"
-                ' WHERE replica = ? AND "update" = ? AND applied_at IS NULL',
-                (applied_at, staleness, outcome, _json(scalars), replica, update),
+                "UPDATE batches SET epochs = epochs + 1, applied_at = ?, staleness = max(coalesce(staleness, 0), ?),"
+                ' outcome = ?, scalars = ? WHERE replica = ? AND "update" = ? AND epochs = ?',
+                (applied_at if last else None, staleness, outcome, _json(scalars), replica, update, epoch),
             )
 
     def event(self, kind: str, **detail: Any) -> None:
@@ -247,30 +254,26 @@ class Journal(Queries):
         with self.transaction():
             self._db.executemany("DELETE FROM snapshots WHERE path = ?", [(path,) for path in paths])
 
-    def plan_retrain(self, rows: Sequence[RetrainRow]) -> None:
-        """Record retrainings before any of them starts; known ones stay as they are."""
+    def plan_trainings(self, rows: Sequence[TrainingRow]) -> None:
+        """Record trainings before any of them starts; known ones stay as they are."""
         with self.transaction():
             self._db.executemany(
-                "INSERT OR IGNORE INTO retrains (child_id, rank, seed, settings) VALUES (?, ?, ?, ?)",
-                [(row.child_id, row.rank, row.seed, _json(row.settings)) for row in rows],
+                "INSERT OR IGNORE INTO trainings (stage, source, architecture, rank, seed, settings)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(r.stage, r.source, _json(r.architecture), r.rank, r.seed, _json(r.settings)) for r in rows],
             )
 
-    def retrain_done(
-        self,
-        child_id: str,
-        seed: int,
-        settings: dict[str, Any],
-        evaluation: Evaluation,
-        test_metric: float | None,
-        *,
-        finished_at: float,
-    ) -> None:
-        """Commit a retraining's result."""
+    def training_done(self, row: TrainingRow) -> None:
+        """Commit a training's result; the first one counts."""
+        assert row.evaluation is not None
         with self.transaction():
             self._db.execute(
-                "UPDATE retrains SET evaluation = ?, test_metric = ?, finished_at = ?"
-                " WHERE child_id = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
-                (_json(evaluation.to_json()), test_metric, finished_at, child_id, seed, _json(settings)),
+                "UPDATE trainings SET evaluation = ?, reward = ?, test_metric = ?, finished_at = ?"
+                " WHERE stage = ? AND source = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
+                (
+                    *(_json(row.evaluation.to_json()), row.reward, row.test_metric, row.finished_at),
+                    *(row.stage, row.source, row.seed, _json(row.settings)),
+                ),
             )
 
 

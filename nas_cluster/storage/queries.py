@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, RetrainRow, SessionRow, SnapshotRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, SessionRow, SnapshotRow, TrainingRow
 
 __all__ = ["Queries"]
 
@@ -89,30 +89,23 @@ class Queries:
         return [SessionRow(**dict(row)) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
 
     def state(self) -> str:
-        """How the last search session ended, or that it did not."""
-        searches = [session for session in self.sessions() if session.ended != "retrained"]
-        return "not started" if not searches else searches[-1].ended or "running, or its process was lost"
+        """How the last session ended, or that it did not; done when the search and the stages after it are."""
+        search = self.phase_state("search")
+        return search if search != "done" or not self.config.get("finalize") else self.phase_state("finalize")
+
+    def phase_state(self, phase: str) -> str:
+        """The same for the sessions of one phase."""
+        sessions = [session for session in self.sessions() if session.phase == phase]
+        return "not started" if not sessions else sessions[-1].ended or "running, or its process was lost"
 
     def snapshots(self) -> list[SnapshotRow]:
         """All snapshots, newest first."""
         found = self._db.execute("SELECT * FROM snapshots ORDER BY version DESC, created_at DESC")
         return [SnapshotRow(**dict(row)) for row in found]
 
-    def retrains(self) -> list[RetrainRow]:
-        """All retrainings, by rank and seed."""
-        found = self._db.execute("SELECT * FROM retrains ORDER BY rank, child_id, seed")
-        return [
-            RetrainRow(
-                child_id=row["child_id"],
-                rank=row["rank"],
-                seed=row["seed"],
-                settings=json.loads(row["settings"]),
-                evaluation=None if row["evaluation"] is None else Evaluation.from_json(json.loads(row["evaluation"])),
-                test_metric=row["test_metric"],
-                finished_at=row["finished_at"],
-            )
-            for row in found
-        ]
+    def trainings(self) -> list[TrainingRow]:
+        """All trainings after the search, stage by stage in the order in which they were planned."""
+        return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
     def counts(self) -> dict[str, int]:
         """planned (all), done, ok, failed, cached, and one entry per cause of failure."""
@@ -127,12 +120,17 @@ class Queries:
         """Numbers of all planned children."""
         return {row["number"] for row in self._db.execute("SELECT number FROM children")}
 
-    def replicas_with_unapplied(self) -> list[tuple[int, int]]:
-        """(replica, update) of every minibatch whose gradient has not reached the parameter servers."""
+    def first_unapplied(self) -> dict[int, tuple[int, int]]:
+        """Each replica's first minibatch of which a gradient has not reached the parameter servers: its number, and how
+        many gradients have."""
         found = self._db.execute(
-            'SELECT replica, "update" AS u FROM batches WHERE applied_at IS NULL ORDER BY replica, "update"'
+            'SELECT replica, min("update") AS u, epochs FROM batches WHERE applied_at IS NULL GROUP BY replica'
         )
-        return [(row["replica"], row["u"]) for row in found]
+        return {row["replica"]: (row["u"], row["epochs"]) for row in found}
+
+    def last_update(self) -> int:
+        """The largest number of a planned minibatch, -1 before the first."""
+        return int(self._one('SELECT coalesce(max("update"), -1) FROM batches'))
 
     def active_seconds(self) -> float:
         """Seconds of running, over all sessions."""
@@ -144,6 +142,13 @@ class Queries:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def _training(row: sqlite3.Row) -> TrainingRow:
+    data = dict(row)
+    evaluation = None if data["evaluation"] is None else Evaluation.from_json(json.loads(data["evaluation"]))
+    architecture, settings = json.loads(data["architecture"]), json.loads(data["settings"])
+    return TrainingRow(**{**data, "architecture": architecture, "settings": settings, "evaluation": evaluation})
 
 
 def _batch(row: sqlite3.Row) -> BatchRow:
@@ -172,8 +177,10 @@ def _child(row: sqlite3.Row) -> ChildRow:
         )
     return ChildRow(
         child=child,
+        arm=row["arm"],
         log_prob=row["log_prob"],
         entropy=row["entropy"],
+        step_log_probs=None if row["step_log_probs"] is None else tuple(json.loads(row["step_log_probs"])),
         planned_at=row["planned_at"],
         evaluation=evaluation,
         reward=row["reward"],

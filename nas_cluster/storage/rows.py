@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nas_cluster.core.evaluation import Child, Evaluation
 
-__all__ = ["BatchRow", "ChildRow", "EventRow", "RetrainRow", "SessionRow", "SnapshotRow"]
+__all__ = ["Arm", "BatchRow", "ChildRow", "EventRow", "SessionRow", "SnapshotRow", "TrainingRow"]
+
+Arm = Literal["search", "control"]
+"""Who chose a child: the strategy, or chance for comparison (a control, from which nothing is learned)."""
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its gradient.
+    """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its last gradient.
 
-    staleness: updates the servers had applied since the weights were pulled.
-    outcome: applied | down_weighted | dropped.
-    scalars: loss, entropy, baseline, gradient norm of this update.
+    epochs: gradients that they have taken.
+    staleness: updates the servers had applied since the weights were pulled; the largest of its gradients.
+    outcome: applied | down_weighted | dropped | void (all children are controls); of its last gradient.
+    scalars: loss, entropy, baseline, gradient norm of its last gradient.
     """
 
     replica: int
@@ -24,6 +29,7 @@ class BatchRow:
     base_version: int
     controller_hash: str
     planned_at: float
+    epochs: int = 0
     applied_at: float | None = None
     staleness: int | None = None
     outcome: str | None = None
@@ -32,12 +38,18 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class ChildRow:
-    """One child. `evaluation` and everything after it is None until the row is committed as done."""
+    """One child. `evaluation` and everything after it is None until the row is committed as done.
+
+    log_prob, entropy: under the policy that sampled it, None where there was none; step_log_probs: by decision, where
+    the strategy needs them again.
+    """
 
     child: Child
-    log_prob: float
-    entropy: float
+    log_prob: float | None
+    entropy: float | None
     planned_at: float
+    step_log_probs: tuple[float, ...] | None = None
+    arm: Arm = "search"
     evaluation: Evaluation | None = None
     reward: float | None = None
     started_at: float | None = None
@@ -73,12 +85,14 @@ class SessionRow:
     """One process lifetime of the run. `active_seconds` is what the time budget charges: downtime is free."""
 
     epoch: int
+    phase: str
+    """search | finalize | retrain"""
     host: str
     pid: int
     started_at: float
     active_seconds: float
     ended: str | None
-    """done | stopped | interrupted | failed | retrained, or None when the process was lost."""
+    """done | stopped | interrupted | failed, or None when the process was lost."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +106,25 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True)
-class RetrainRow:
-    """One full training of a chosen child with one seed; `test_metric` was measured once, at the end."""
+class TrainingRow:
+    """One training of a chosen architecture with one seed, in a stage after the search.
 
-    child_id: str
+    source: a child_id, or the name of a published architecture. settings: estimator, dataset, scale, test, point (of a
+    grid). rank: before this training. test_metric: measured once, at its end.
+    """
+
+    stage: str
+    source: str
+    architecture: dict[str, Any]
     rank: int
     seed: int
     settings: dict[str, Any]
     evaluation: Evaluation | None = None
+    reward: float | None = None
     test_metric: float | None = None
     finished_at: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What makes it this training and no other."""
+        return self.stage, self.source, self.seed, json.dumps(self.settings, sort_keys=True)

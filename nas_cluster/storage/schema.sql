@@ -9,11 +9,12 @@ CREATE TABLE run (
 
 CREATE TABLE sessions (
   epoch INTEGER PRIMARY KEY,
+  phase TEXT NOT NULL,            -- search, finalize, retrain
   host TEXT NOT NULL,
   pid INTEGER NOT NULL,
   started_at REAL NOT NULL,
   active_seconds REAL NOT NULL DEFAULT 0,
-  ended TEXT                      -- done, stopped, interrupted, failed, retrained; null when the process was lost
+  ended TEXT                      -- done, stopped, interrupted, failed; null when the process was lost
 ) STRICT;
 
 CREATE TABLE batches (
@@ -22,9 +23,10 @@ CREATE TABLE batches (
   base_version INTEGER NOT NULL,
   controller_hash TEXT NOT NULL,
   planned_at REAL NOT NULL,
-  applied_at REAL,                -- null until the parameter servers have taken the gradient
+  epochs INTEGER NOT NULL DEFAULT 0,  -- gradients that the parameter servers have taken (PPO: several)
+  applied_at REAL,                -- null until they have taken the last one
   staleness INTEGER,
-  outcome TEXT,                   -- applied, down_weighted, dropped
+  outcome TEXT,                   -- applied, down_weighted, dropped; void when all its children are controls
   scalars TEXT NOT NULL DEFAULT '{}',
   PRIMARY KEY (replica, "update")
 ) STRICT;
@@ -39,8 +41,10 @@ CREATE TABLE children (
   architecture TEXT NOT NULL,     -- JSON
   key TEXT NOT NULL,              -- canonical key
   seed INTEGER NOT NULL,
-  log_prob REAL NOT NULL,
-  entropy REAL NOT NULL,
+  arm TEXT NOT NULL,              -- search, or control: sampled at random, not learned from
+  log_prob REAL,                  -- null where no policy gave it (a mutation)
+  entropy REAL,
+  step_log_probs TEXT,            -- JSON, by decision; null unless the strategy needs them again
   planned_at REAL NOT NULL,
   status TEXT,                    -- ok, failed; null until done
   cause TEXT,
@@ -76,13 +80,16 @@ CREATE TABLE snapshots (
   created_at REAL NOT NULL
 ) STRICT;
 
-CREATE TABLE retrains (
-  child_id TEXT NOT NULL,
-  rank INTEGER NOT NULL,
+CREATE TABLE trainings (          -- of architectures that the search, or a reader, has chosen
+  stage TEXT NOT NULL,            -- of `finalize`, or retrain, grid
+  source TEXT NOT NULL,           -- a child_id, or the name of a published architecture
+  architecture TEXT NOT NULL,     -- JSON
+  rank INTEGER NOT NULL,          -- before this training
   seed INTEGER NOT NULL,
-  settings TEXT NOT NULL,         -- JSON
+  settings TEXT NOT NULL,         -- JSON: estimator, dataset, scale, test, and the point of the grid
   evaluation TEXT,                -- JSON; null until done
+  reward REAL,
   test_metric REAL,
   finished_at REAL,
-  PRIMARY KEY (child_id, seed, settings)
+  PRIMARY KEY (stage, source, seed, settings)
 ) STRICT;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,9 @@ from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
 from nas_cluster.training.precision import choose_precision
 from nas_cluster.training.settings import TrainingSettings
+from nas_cluster.training.step import TrainingStep
 
 __all__ = ["TrainingResult", "evaluate", "train_image_classifier"]
-
-_WARM_UP_STEPS = 3
-"""Eager steps before a CUDA graph is captured: they let libraries choose their algorithms. They are real steps."""
 
 
 @dataclass
@@ -99,69 +97,30 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False)
 
 
-class _Training:
-    """One optimisation step, eager or as a captured CUDA graph; both run the same function."""
+class _Training(TrainingStep):
+    """One step on a batch of the index plan (6, B)."""
 
     def __init__(self, model: nn.Module, store: ImageStore, settings: TrainingSettings, dtype: torch.dtype) -> None:
+        def optimizer(rate: float | Tensor) -> torch.optim.Optimizer:
+            return torch.optim.SGD(
+                model.parameters(),
+                lr=rate,
+                momentum=settings.momentum,
+                nesterov=settings.nesterov,
+                weight_decay=settings.weight_decay,
+                fused=True,
+            )
+
+        super().__init__(model, optimizer, store.device, settings.gradient_clip)
         self._model = model
         self._store = store
-        self._settings = settings
+        self._label_smoothing = settings.label_smoothing
         self._dtype = dtype
-        self._cuda = store.device.type == "cuda"
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=store.device)
-        self.path = "eager"
-        self.notes: list[str] = []
-        rate: Any = torch.tensor(settings.learning_rate, device=store.device) if self._cuda else settings.learning_rate
-        self._optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=rate,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self._steps = 0
-        self._replay: Callable[[], None] | None = None
-        self._rows: Tensor
 
-    def step(self, rows_6B: Tensor, rate: float) -> None:
-        """Train on one batch of the plan."""
-        for group in self._optimizer.param_groups:
-            if self._cuda:
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        if self._cuda and self._steps == _WARM_UP_STEPS:
-            self._capture(rows_6B)
-        self._steps += 1
-        if self._replay is not None:
-            self._rows.copy_(rows_6B)
-            self._replay()
-        else:
-            self._compute(rows_6B)
-
-    def _compute(self, rows_6B: Tensor) -> None:
+    def loss(self, rows_6B: Tensor) -> Tensor:
+        """Mean cross entropy of the batch."""
         exact = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
         images, labels = self._store.training_batch(rows_6B, exact)
         with _autocast(self._store.device, self._dtype):
             logits = self._model(images)
-        loss = F.cross_entropy(logits.to(exact), labels, label_smoothing=self._settings.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=False)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.gradient_clip)
-        self._optimizer.step()
-        self.loss_sum += loss.detach()
-
-    def _capture(self, rows_6B: Tensor) -> None:
-        """Record the whole step as one CUDA graph. A child that cannot be captured goes on eagerly, and says so."""
-        self._rows = rows_6B.clone()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._compute(self._rows)
-        except RuntimeError as error:
-            torch.cuda.synchronize()
-            self.notes.append(f"no CUDA graph: {str(error).splitlines()[0]}")
-            return
-        self._replay, self.path = graph.replay, "cuda_graph"
+        return F.cross_entropy(logits.to(exact), labels, label_smoothing=self._label_smoothing)

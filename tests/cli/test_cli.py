@@ -76,6 +76,21 @@ def test_plan_starts_nothing(cli, config_file, tmp_path):
     assert plan["cost"]["operations_in_all"] == pytest.approx(60 * plan["cost"]["operations_per_child"])
 
 
+def test_show_counts_and_draws_any_architecture(cli, run_dir, tmp_path):
+    picture = tmp_path / "nas_v1.svg"
+    code, out, _ = cli("show", "layerwise_cnn:nas_v1", "-o", picture)
+    assert code == 0
+    assert "4,2" in next(line for line in out.splitlines() if line.startswith("parameters"))
+    assert picture.read_text().count('class="node ') == 17
+    code, out, _ = cli("show", f"{run_dir}:1", "--json", "--task", "28x28x1/10")
+    best = json.loads(out)
+    assert best["task"] == "28x28x1 images, 10 classes"
+    (tmp_path / "mine.json").write_text(json.dumps(best["architecture"]))
+    code, out, _ = cli("show", f"layerwise_cnn:{tmp_path / 'mine.json'}", "child.extra_filters=9", "--json")
+    assert json.loads(out)["key"] == best["key"]
+    assert json.loads(out)["parameters"] > best["parameters"]
+
+
 def test_schema(cli):
     code, out, _ = cli("schema")
     assert code == 0
@@ -108,6 +123,32 @@ MISTAKES = {
     "a damaged journal": (["status", "DAMAGED"], "damaged or not a journal"),
     "a folder with other things": (["run", "CONFIG", "--local", "name=busy"], "is not empty and holds no run"),
     "retrain without children": (["retrain", "EMPTY", "--local"], "no child has been scored yet"),
+    "a config has no winners": (["retrain", "CONFIG", "--local"], "a config needs --architecture"),
+    "no such published architecture": (
+        ["retrain", "RUN", "--local", "-a", "layerwise_cnn:nas_v2"],
+        "did you mean 'nas_v1'",
+    ),
+    "an architecture of another space": (
+        ["retrain", "RUN", "--local", "-a", "layerwise:nas_v1"],
+        "did you mean 'layer",
+    ),
+    "no such rank": (["retrain", "RUN", "--local", "-a", "RUN:99999"], "no architecture '99999'"),
+    "a scale that the space does not have": (
+        ["retrain", "RUN", "--local", "scale.filters=3"],
+        "scale.filters: unknown",
+    ),
+    "a grid of an unknown setting": (["retrain", "RUN", "--local", "--grid", "nois=[0, 1]"], "nois: unknown key"),
+    "a grid without values": (["retrain", "RUN", "--local", "--grid", "noise=[]"], "noise"),
+    "a stage of a wrong size": (["run", "CONFIG", "--local", "finalize=[{name: a, top: 0}]"], "finalize.0.top"),
+    "two stages of one name": (["run", "CONFIG", "--local", "finalize=[{name: a}, {name: a}]"], "is called 'a' too"),
+    "a stage with a wrong scale": (
+        ["run", "CONFIG", "--local", "finalize=[{name: a, scale: {filters: 3}}]"],
+        "finalize.0.scale.filters: unknown",
+    ),
+    "an architecture of no form": (["show", "nas_v1"], "write space:name"),
+    "a task of no form": (["show", "layerwise_cnn:nas_v1", "--task", "32"], "write HEIGHTxWIDTHxCHANNELS/CLASSES"),
+    "an architecture file that is not there": (["show", "layerwise_cnn:no.json"], "no.json: is not a readable JSON"),
+    "a file with another architecture": (["show", "layerwise_cnn:wrong.json"], "wrong.json.layers: missing"),
     "retrain with a wrong key": (["retrain", "RUN", "--local", "retrain.epoch=3"], "retrain.epoch: unknown key"),
 }
 
@@ -117,6 +158,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(
     cli, case, run_dir, config_file, tmp_path, simulated_job, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.json").write_text('{"layer": []}')
     (tmp_path / "busy").mkdir()
     (tmp_path / "busy" / "notes.txt").write_text("mine")
     damaged = tmp_path / "damaged"
@@ -126,7 +168,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(
     places = {"RUN": run_dir, "RUNX": tmp_path / "jobb", "CONFIG": config_file, "DAMAGED": damaged}
     places["EMPTY"] = tmp_path / "empty"
     arguments, message = MISTAKES[case]
-    code, out, err = cli(*(places.get(a, a) for a in arguments))
+    code, out, err = cli(*(str(places.get(a, a)).replace("RUN:", f"{run_dir}:") for a in arguments))
     assert code == 2
     assert message in err
     assert "Traceback" not in out + err

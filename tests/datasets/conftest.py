@@ -1,7 +1,7 @@
 """A small example of every kind of dataset, and a cache of one test's own."""
 
 import pytest
-from dataset_files import cifar_files, idx_files, image_files, npz_file, svhn_files
+from dataset_files import cifar_files, idx_files, image_files, npz_file, ptb_files, svhn_files, text_files
 
 from nas_cluster.core.component import find_component
 from nas_cluster.datasets import Dataset
@@ -27,6 +27,8 @@ def example(tmp_path, monkeypatch):
         "svhn": lambda: svhn_files(folder, monkeypatch),
         "npz": lambda: npz_file(folder),
         "image_folder": lambda: image_files(folder, height=8, width=10),
+        "text_files": lambda: text_files(folder),
+        "penn_treebank": lambda: ptb_files(folder),
     }
 
     def make(kind):

@@ -87,3 +87,23 @@ def image_files(folder, **options):
             for i, pixels in enumerate(images(n, 20, 30, 3)):
                 Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
     return {"root": str(folder), **options}
+
+
+TEXTS = {"train": "the cat sat\non the mat\n", "validation": "the cat\n", "test": "on the mat\n"}
+
+
+def text_files(folder, **texts):
+    """The three texts as files of these names; each a str, or bytes."""
+    options = {}
+    for name, text in (TEXTS | texts).items():
+        path = folder / f"{name}.txt"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        options[name] = str(path)
+    return options
+
+
+def ptb_files(folder):
+    """A space at both ends of every line, as in the published files."""
+    for name, text in zip(("train", "valid", "test"), TEXTS.values(), strict=True):
+        (folder / f"ptb.{name}.txt").write_text("".join(f" {line} \n" for line in text.splitlines()))
+    return {"root": str(folder)}

@@ -1,25 +1,34 @@
 """Every estimator on disk."""
 
 import pytest
+from text_space import TextSpace
 
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.core.errors import ChildTooLarge
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.task import LanguageTask
 from nas_cluster.datasets.digits import Digits
+from nas_cluster.datasets.python_docs import PythonDocs
 from nas_cluster.estimators import Estimator, WorkerContext
 from nas_cluster.estimators.simulated import Simulated, agreement
 from nas_cluster.estimators.train import Train
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
 from nas_cluster.testing import check_estimator
 
-SMALL = {"train": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False}}
+SMALL = {
+    "train": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False},
+    "train_language_model": {"epochs": 1, "validation_tokens": 500},
+}
 SPACE = LayerwiseCNN(layers=2, filters=(4, 8))
 
 
 @pytest.mark.parametrize("kind", known_kinds(Estimator))
 def test_conformance(kind):
     estimator = find_component(Estimator, kind)(**SMALL.get(kind, {}))
-    check_estimator(estimator, WorkerContext(SPACE, Digits(), seed=0))
+    if estimator.task_type is LanguageTask:
+        check_estimator(estimator, WorkerContext(TextSpace(), PythonDocs(limit=2000), seed=0))
+    else:
+        check_estimator(estimator, WorkerContext(SPACE, Digits(), seed=0))
 
 
 def test_agreement_is_one_exactly_at_the_target():

@@ -23,8 +23,27 @@ def test_the_test_images_are_seen_once_and_only_when_asked(test, monkeypatch):
     train = Train(epochs=3, validation=0.5, crop_padding=0, flip=False)
     details = train.open(WorkerContext(SPACE, Digits(), seed=0, test=test)).evaluate(CHILD).details
     assert len(asked) == int(test)
-    assert ("test_accuracy" in details) == test
+    assert ("test_metric" in details) == test
     assert len(details["accuracies"]) == 3
+
+
+def test_a_smaller_training_set_is_the_same_for_every_child_and_leaves_the_validation_set(monkeypatch):
+    seen = []
+    build = ImageStore.__init__
+    monkeypatch.setattr(
+        ImageStore,
+        "__init__",
+        lambda store, data, training, validation, *rest: (
+            seen.append((training, validation)) or build(store, data, training, validation, *rest)
+        ),
+    )
+    for training_images in (None, 200, 200):
+        Train(training_images=training_images, validation=300).open(WorkerContext(SPACE, Digits(), seed=0))
+    (all_images, held_out), (some, same_held_out), (again, _) = seen
+    assert list(held_out) == list(same_held_out)
+    assert len(some) == 200
+    assert list(some) == list(again)
+    assert set(some) < set(all_images)
 
 
 class TooMuch(LayerwiseCNN):

@@ -61,11 +61,16 @@ def test_real_children_on_ray_equal_those_in_process(ray_address, simulated_job)
     in_process = simulated_job(name="in_process", **REAL)
     job.execute(in_process, local=True)
     assert trace(record_of(on_ray)) == trace(record_of(in_process))
-    rows = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2)
+    grid = {"learning_rate": [0.05, 0.1]}
+    first = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2, grid=grid)
+    assert [result.stage.name for result in first] == ["grid", "retrain"]
+    rows = sorted((row for one in first[1].ranked for row in one.rows), key=lambda row: (row.rank, row.seed))
     assert [(row.rank, row.seed) for row in rows] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert all(0.05 < row.test_metric <= 1 for row in rows)
-    again = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2)
-    assert again == rows, "what was retrained is not trained again"
+    trained = []
+    again = retrain(f"{on_ray.storage_path}/on_ray", top=2, seeds=2, grid=grid, on_training=trained.append)
+    assert again == first
+    assert trained == [], "what was retrained is not trained again"
 
 
 def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simulated_job):

@@ -12,6 +12,7 @@ from nas_cluster.core.drawing import Drawing, Edge, Node
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.report import write_report
 from nas_cluster.report.drawing import _HEIGHT, _place, layers_of, svg_of
+from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.rows import BatchRow, ChildRow
@@ -60,6 +61,25 @@ def test_a_finished_search(simulated_job, tmp_path):
     assert "simulated exception" in text
     assert html.count('<svg class="drawing"') == 4
     assert "filter height" in text
+
+
+def test_the_stages_after_a_search_are_tables(simulated_job, tmp_path):
+    noisy = {"kind": "simulated", "noise": 0.1}
+    stages = [
+        {"name": "grid", "top": 3, "seeds": 2, "estimator": noisy, "grid": {"target_seed": [0, 5]}},
+        {"name": "winner", "seeds": 2, "test": True, "scale": {"padding": "centre"}},
+    ]
+    job.execute(simulated_job(finalize=stages), local=True)
+    (grid, winner) = stage_tables(job.load_run(tmp_path / "job").trainings())
+    assert [len(grid["lines"]), len(winner["lines"])] == [6, 1]
+    assert {line["settings"] for line in grid["lines"]} == {"target_seed 0", "target_seed 5"}
+    assert winner["lines"][0]["settings"] == "scale.padding centre"
+    assert winner["lines"][0]["source"] == grid["lines"][0]["source"], "the best of one stage goes on to the next"
+    assert all("±" in line["validation"] and line["test"] == "-" for line in grid["lines"])
+    assert "±" in winner["lines"][0]["test"]
+    _, text = page_of(tmp_path / "job")
+    assert "After the search: grid" in text
+    assert "After the search: winner" in text
 
 
 def test_an_empty_run_and_one_that_only_failed(simulated_job, tmp_path):

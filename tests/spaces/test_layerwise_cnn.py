@@ -97,11 +97,110 @@ def test_random_networks_with_strides_build_and_run(size, channels):
             assert got == tuple(math.ceil(n / s) for n, s in zip(largest, strides, strict=True))
 
 
+V1 = {"layers": 15}
+V2 = {"layers": 20, "strides": (1, 2, 3)}
+V3 = {"layers": 13, "block": 3, "pools": (13, 24), "filters": (6, 12, 24, 36)}
+"""Table 1 of the paper."""
+
+
+def output_sizes(child, architecture, image):
+    """(height, width) of every map as its layer computed it, the image first."""
+    sizes = [image]
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, out: sizes.append(tuple(out.shape[2:])))
+        for layer in child.layers
+    ]
+    return sizes, hooks
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(67, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [(32, 32), (28, 28), (33, 31), (7, 5), (1, 1)])
+@pytest.mark.parametrize("variant", [V1, V2, V3], ids=["v1", "v2", "v3"])
+def test_the_compile_rules_hold_for_random_networks_of_every_variant(variant, size, count):
+    """Rules 1 to 3 on 1,050 networks at odd and even sizes, on the meta device (shapes only)."""
+    space = LayerwiseCNN(**variant)
+    rng = np.random.default_rng(count)
+    task = ImageTask(*size, 3, 10)
+    with torch.device("meta"):
+        for _ in range(count):
+            architecture = space.decode(space.random(rng))
+            child = space.build_child(architecture, task).eval()
+            sizes, _ = output_sizes(child, architecture, size)
+            assert child(torch.empty(2, 3, *size)).shape == (2, 10)
+            filters = [3, *(layer.filters for layer in architecture.layers)]
+            for number, (layer, built) in enumerate(zip(architecture.layers, child.layers, strict=True), start=1):
+                assert layer.inputs  # rule 1: a layer that selects nothing reads the image
+                assert built.conv.in_channels == sum(filters[j] for j in layer.inputs)
+                here = [
+                    tuple(halved(n, pools_between(architecture, j, number)) for n in sizes[j]) for j in layer.inputs
+                ]
+                largest = tuple(max(shape[d] for shape in here) for d in range(2))  # rule 3
+                strides = (layer.stride_height, layer.stride_width)
+                assert sizes[number] == tuple(math.ceil(n / s) for n, s in zip(largest, strides, strict=True))
+            read = {j for layer in architecture.layers for j in layer.inputs}
+            unread = [number for number in range(1, len(filters)) if number not in read]  # rule 2
+            assert child.classifier.in_features == sum(filters[j] for j in unread)
+
+
+def pools_between(architecture, source, reader):
+    return sum(max(source, 1) <= pool < reader for pool in architecture.pools)
+
+
+def halved(n, times):
+    return n if times == 0 else halved(-(-n // 2), times - 1)
+
+
+def test_blocks_of_three_are_fully_connected_and_pooled_at_the_papers_depths():
+    """v3: 13 decided layers, 39 layers; maps halve after layers 13 and 24."""
+    space = LayerwiseCNN(**V3)
+    assert len(space.decisions()) == 13 * 4
+    architecture = space.decode(space.random(np.random.default_rng(0)))
+    assert len(architecture.layers) == 39
+    assert architecture.pools == (13, 24)
+    for first in range(0, 39, 3):
+        a, b, c = architecture.layers[first : first + 3]
+        assert b.inputs == (*a.inputs, first + 1)
+        assert c.inputs == (*a.inputs, first + 1, first + 2)
+        assert all(j % 3 == 0 for j in a.inputs)
+    child = space.build_child(architecture, CIFAR).eval()
+    sizes, _ = output_sizes(child, architecture, (32, 32))
+    with torch.no_grad():
+        child(torch.randn(1, 3, 32, 32))
+    assert [sizes[n] for n in (1, 13, 14, 24, 25, 39)] == [(32, 32)] * 2 + [(16, 16)] * 2 + [(8, 8)] * 2
+
+
+def test_more_filters_is_an_option_of_the_child():
+    """The paper's final network has 40 filters more in every layer; its architecture is the same."""
+    space = LayerwiseCNN(**V3)
+    architecture = space.decode(space.random(np.random.default_rng(1)))
+    with torch.device("meta"):
+        plain = space.build_child(architecture, CIFAR)
+        more = space.scaled({"extra_filters": 40}).build_child(architecture, CIFAR)
+    assert [b.conv.out_channels - a.conv.out_channels for a, b in zip(plain.layers, more.layers, strict=True)] == [
+        40
+    ] * 39
+    with pytest.raises(ConfigError, match=r"scale\.extra_filter: unknown key; did you mean 'extra_filters'"):
+        space.scaled({"extra_filter": 40})
+
+
+def test_a_network_that_is_not_made_of_blocks_is_refused():
+    space = LayerwiseCNN(**V3, skip_connections=True).model_copy(update={"layers": 1, "pools": ()})
+    good = space.decode(space.random(np.random.default_rng(0)))
+    assert space.encode(good)
+    wrong = good.model_copy(update={"layers": (*good.layers[:2], good.layers[2].model_copy(update={"inputs": (0,)}))})
+    with pytest.raises(ValueError, match="fully connected block of 3"):
+        space.encode(wrong)
+    with pytest.raises(ValueError, match="pools after layers"):
+        space.encode(good.model_copy(update={"pools": (2,)}))
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"skip_connections": False},
         {"strides": (1, 2, 3)},
+        {"block": 3, "pools": (4, 8)},
+        {"block": 2, "skip_connections": False, "pools": (1,)},
         {"layers": 1},
         {"filter_heights": (2, 4), "child": {"padding": "centre"}},
     ],

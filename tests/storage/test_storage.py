@@ -17,7 +17,7 @@ from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.storage.journal import SCHEMA_VERSION, Journal, StorageFailed, connect
 from nas_cluster.storage.layout import JOURNAL, check_run_name, run_directory
 from nas_cluster.storage.record import RunRecord
-from nas_cluster.storage.rows import BatchRow, ChildRow, RetrainRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, TrainingRow
 from nas_cluster.storage.snapshots import DamagedSnapshot, SnapshotStore
 
 
@@ -64,7 +64,7 @@ def test_rows_come_back_as_they_were(run):
     assert stored[0].evaluation == Evaluation(metric=0.5, seconds=1.0, parameters=7)
     assert stored[0].child.tokens == (0, 2**61)
     assert record.batch(0, 0) == dataclasses.replace(
-        row, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
+        row, epochs=1, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
     )
     assert [e.kind for e in record.events()] == ["fault"]
     assert record.counts() == {"planned": 8, "done": 1, "ok": 1, "failed": 0, "cached": 0}
@@ -89,7 +89,7 @@ def test_a_minibatch_may_be_extended_but_no_child_planned_twice(run):
         assert len(journal.batch_children(0, 0)) == 8
         with pytest.raises(sqlite3.IntegrityError):
             journal.plan(row, children[:1])
-        assert journal.replicas_with_unapplied() == [(0, 0)]
+        assert journal.first_unapplied() == {0: (0, 0)}
 
 
 def test_a_transaction_is_whole_or_nothing(run):
@@ -150,12 +150,15 @@ def test_top_and_cache_queries(run):
 
 def test_retrainings_are_kept_apart_by_settings(run):
     with Journal.open(run) as journal:
-        journal.plan_retrain([RetrainRow("c", 1, seed, {"epochs": e}) for seed in (0, 1) for e in (5, 9)])
-        journal.retrain_done("c", 0, {"epochs": 5}, Evaluation(metric=0.8), 0.7, finished_at=1.0)
-        journal.plan_retrain([RetrainRow("c", 1, 0, {"epochs": 5})])
-        done = [r for r in journal.retrains() if r.evaluation]
-        assert len(journal.retrains()) == 4
-        assert [(r.settings, r.test_metric) for r in done] == [({"epochs": 5}, 0.7)]
+        rows = [TrainingRow("retrain", "c", {}, 1, seed, {"epochs": e}) for seed in (0, 1) for e in (5, 9)]
+        journal.plan_trainings(rows)
+        result = {"evaluation": Evaluation(metric=0.8), "reward": 0.8, "finished_at": 1.0}
+        journal.training_done(dataclasses.replace(rows[0], test_metric=0.7, **result))
+        journal.training_done(dataclasses.replace(rows[0], test_metric=0.6, **result))
+        journal.plan_trainings(rows[:1])
+        done = [r for r in journal.trainings() if r.evaluation]
+        assert len(journal.trainings()) == 4
+        assert [(r.settings, r.test_metric) for r in done] == [({"epochs": 5}, 0.7)], "the first result counts"
 
 
 def _write_for_ever(run):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.core.errors import DataError, Diverged
+from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets import train_validation_split
 from nas_cluster.datasets.base import ImageArrays
 from nas_cluster.datasets.digits import Digits
@@ -240,13 +241,16 @@ def test_a_captured_graph_has_the_losses_of_eager_steps(monkeypatch):
     training, validation = train_validation_split(data.y_train, 0.25, 0)
     store = ImageStore(data, training, validation, settings, "cuda")
     captured = train_image_classifier(model_of(), store, store.plan(0), settings)
-    monkeypatch.setattr("nas_cluster.training.image_classifier._WARM_UP_STEPS", -1)
+    monkeypatch.setattr("nas_cluster.training.step._WARM_UP_STEPS", -1)
     eager = train_image_classifier(model_of(), store, store.plan(0), settings)
     assert (captured.path, eager.path) == ("cuda_graph", "eager")
     assert captured.losses == pytest.approx(eager.losses, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", known_kinds(SearchSpace))
+IMAGE_SPACES = [kind for kind in known_kinds(SearchSpace) if find_component(SearchSpace, kind).task_type is ImageTask]
+
+
+@pytest.mark.parametrize("kind", IMAGE_SPACES)
 def test_bfloat16_is_safe_for_children_of_every_space(kind):
     """The guard of `precision: auto`: where it would choose bfloat16, a smoke child must learn as well in it."""
     space = find_component(SearchSpace, kind)()

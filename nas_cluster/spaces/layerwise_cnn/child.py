@@ -1,7 +1,8 @@
 """A child of the layer-wise CNN space as a torch module.
 
 The paper's three rules (section 3.3): a layer without inputs reads the image; outputs that nobody reads go to the
-classifier; inputs of different sizes are padded with zeros to the largest before they are concatenated.
+classifier; inputs of different sizes are padded with zeros to the largest before they are concatenated. Pooling halves
+every map that is read later, so that maps of both sides of it fit without padding.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
-from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseLayer
+from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseChildOptions, LayerwiseLayer
 
 __all__ = ["LayerwiseChild"]
 
@@ -21,23 +22,30 @@ __all__ = ["LayerwiseChild"]
 class LayerwiseChild(nn.Module):
     """Images (N, channels, height, width) to logits (N, classes)."""
 
-    def __init__(self, architecture: CNNArchitecture, task: ImageTask, *, centre: bool = False) -> None:
+    def __init__(self, architecture: CNNArchitecture, task: ImageTask, options: LayerwiseChildOptions) -> None:
         super().__init__()
         self._inputs = [layer.inputs for layer in architecture.layers]
         self._unread = architecture.unread
-        self._centre = centre
+        self._centre = options.padding == "centre"
+        self._halved = {
+            number: {j for inputs in self._inputs[number:] for j in inputs if j <= number}
+            for number in architecture.pools
+        }
         channels = [task.channels]
         self.layers = nn.ModuleList()
         for layer in architecture.layers:
-            self.layers.append(_Layer(sum(channels[j] for j in layer.inputs), layer))
-            channels.append(layer.filters)
+            filters = layer.filters + options.extra_filters
+            self.layers.append(_Layer(sum(channels[j] for j in layer.inputs), filters, layer))
+            channels.append(filters)
         self.classifier = nn.Linear(sum(channels[j] for j in self._unread), task.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         outputs = [images]
-        for layer, inputs in zip(self.layers, self._inputs, strict=True):
+        for number, (layer, inputs) in enumerate(zip(self.layers, self._inputs, strict=True), start=1):
             outputs.append(layer(self._concatenate([outputs[j] for j in inputs])))
+            for j in self._halved.get(number, ()):
+                outputs[j] = F.max_pool2d(outputs[j], 2, ceil_mode=True)
         pooled = [outputs[j].mean(dim=(2, 3)) for j in self._unread]
         logits: Tensor = self.classifier(torch.cat(pooled, 1))
         return logits
@@ -60,7 +68,7 @@ class LayerwiseChild(nn.Module):
 class _Layer(nn.Module):
     """Convolution with TensorFlow's SAME padding (output size ceil(n / stride)), batch norm, ReLU."""
 
-    def __init__(self, channels: int, layer: LayerwiseLayer) -> None:
+    def __init__(self, channels: int, filters: int, layer: LayerwiseLayer) -> None:
         super().__init__()
         self._kernel = (layer.filter_height, layer.filter_width)
         self._stride = (layer.stride_height, layer.stride_width)
@@ -68,13 +76,13 @@ class _Layer(nn.Module):
         self._pads_itself = not symmetric
         self.conv = nn.Conv2d(
             channels,
-            layer.filters,
+            filters,
             self._kernel,
             stride=self._stride,
             padding=(self._kernel[0] // 2, self._kernel[1] // 2) if symmetric else 0,
             bias=False,
         )
-        self.norm = nn.BatchNorm2d(layer.filters)
+        self.norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._pads_itself:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
@@ -17,7 +17,7 @@ from nas_cluster.spaces.layerwise_cnn.published import NAS_V1
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CNNArchitecture", "LayerwiseCNN", "LayerwiseLayer"]
+__all__ = ["CNNArchitecture", "LayerwiseCNN", "LayerwiseChildOptions", "LayerwiseLayer"]
 
 Values = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -34,9 +34,13 @@ class LayerwiseLayer(Options):
 
 
 class CNNArchitecture(Architecture):
-    """Layers in order. Outputs that no layer reads go to the classifier (rule 2), the last layer's always."""
+    """Layers in order. Outputs that no layer reads go to the classifier (rule 2), the last layer's always.
+
+    pools: layers (from 1, ascending) after which every map that is still read is halved by 2x2 max pooling.
+    """
 
     layers: tuple[LayerwiseLayer, ...] = Field(min_length=1)
+    pools: tuple[int, ...] = ()
 
     @property
     def unread(self) -> tuple[int, ...]:
@@ -58,6 +62,8 @@ class LayerwiseChildOptions(Options):
 
     padding: Literal["bottom_right", "centre"] = "bottom_right"
     """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
+    extra_filters: int = Field(0, ge=0)
+    """Added to every layer's filters: the paper's "more filters" (40) for the final network."""
 
 
 class LayerwiseCNN(SearchSpace[CNNArchitecture]):
@@ -66,6 +72,12 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     architecture_type: ClassVar[type[Architecture]] = CNNArchitecture
 
     layers: int = Field(6, ge=1, le=62)
+    """Layers that are decided; the network has `block` times as many."""
+    block: int = Field(1, ge=1)
+    """Each decided layer stands for so many, fully connected: all of them read the block's inputs and all earlier
+    ones of the block (3 in the paper's variant with pooling)."""
+    pools: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Layers of the network after which maps are max-pooled (13 and 24 of 39 in the paper)."""
     filter_heights: Values = (1, 3, 5, 7)
     filter_widths: Values = (1, 3, 5, 7)
     filters: Values = (24, 36, 48, 64)
@@ -76,6 +88,18 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     growth: Growth | None = None
     """The paper's: 6 layers, 2 more after every 1,600 children; null: the depth stays."""
     child: LayerwiseChildOptions = LayerwiseChildOptions()
+
+    @field_validator("pools")
+    @classmethod
+    def _ascending(cls, pools: tuple[int, ...]) -> tuple[int, ...]:
+        if list(pools) != sorted(set(pools)):
+            raise ValueError("pools must be ascending and different")
+        return pools
+
+    @property
+    def _pools_within(self) -> tuple[int, ...]:
+        """The pooling layers that a network of this depth reaches."""
+        return tuple(number for number in self.pools if number < self.layers * self.block)
 
     def _attributes(self) -> list[tuple[str, Values]]:
         strides = [] if self.strides is None else [("stride_height", self.strides), ("stride_width", self.strides)]
@@ -105,23 +129,32 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
     def decode(self, tokens: Sequence[int]) -> CNNArchitecture:
         """Tokens (T) to an architecture; a layer that selects nothing reads the image (rule 1)."""
         remaining = iter(self.decisions().check(tokens))
-        layers = []
-        for layer in range(1, self.layers + 1):
+        layers: list[LayerwiseLayer] = []
+        for decided in range(1, self.layers + 1):
             values = {name: options[next(remaining)] for name, options in self._attributes()}
             if self.skip_connections:
                 mask = next(remaining)
-                inputs = tuple(j for j in range(1, layer) if mask >> (j - 1) & 1) or (0,)
+                selected = tuple(j for j in range(1, decided) if mask >> (j - 1) & 1) or (0,)
             else:
-                inputs = (layer - 1,)
-            layers.append(LayerwiseLayer(inputs=inputs, **values))
-        return CNNArchitecture(layers=tuple(layers))
+                selected = (decided - 1,)
+            layers += [LayerwiseLayer(inputs=inputs, **values) for inputs in self._block_inputs(decided, selected)]
+        return CNNArchitecture(layers=tuple(layers), pools=self._pools_within)
+
+    def _block_inputs(self, decided: int, selected: Sequence[int]) -> list[tuple[int, ...]]:
+        """What each layer of the block that stands for layer `decided` reads; `selected` are decided layers."""
+        read = [j * self.block for j in selected]
+        first = (decided - 1) * self.block + 1
+        return [(*read, *range(first, first + place)) for place in range(self.block)]
 
     def encode(self, architecture: CNNArchitecture) -> Tokens:
         """Inverse of `decode`. Raises ValueError: the layer and the value that this space does not have."""
-        if len(architecture.layers) != self.layers:
-            raise ValueError(f"{len(architecture.layers)} layers, the space has {self.layers}")
+        if len(architecture.layers) != self.layers * self.block:
+            raise ValueError(f"{len(architecture.layers)} layers, the space has {self.layers * self.block}")
+        if architecture.pools != self._pools_within:
+            raise ValueError(f"pools after layers {list(architecture.pools)}, the space has {list(self._pools_within)}")
         tokens = []
-        for number, layer in enumerate(architecture.layers, start=1):
+        for number in range(1, self.layers + 1):
+            layer = self._decided(architecture, number)
             for name, options in self._attributes():
                 value = getattr(layer, name)
                 if value not in options:
@@ -137,6 +170,17 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
                 raise ValueError(f"layer {number}: inputs {list(layer.inputs)}, without skips only {number - 1}")
         return tuple(tokens)
 
+    def _decided(self, architecture: CNNArchitecture, number: int) -> LayerwiseLayer:
+        """Decided layer `number` of an architecture, its inputs as decided layers. Raises ValueError: no such block."""
+        first, *others = architecture.layers[(number - 1) * self.block : number * self.block]
+        if any(source % self.block for source in first.inputs):
+            raise ValueError(f"layer {number}: inputs {list(first.inputs)} are not outputs of blocks of {self.block}")
+        layer = first.model_copy(update={"inputs": tuple(source // self.block for source in first.inputs)})
+        for inside, inputs in zip(others, self._block_inputs(number, layer.inputs)[1:], strict=True):
+            if inside != first.model_copy(update={"inputs": inputs}):
+                raise ValueError(f"layer {number}: is not a fully connected block of {self.block} equal layers")
+        return layer
+
     def at(self, number: int) -> Self:
         """The space of this depth at child `number`; it grows no further by itself."""
         if self.growth is None:
@@ -148,7 +192,7 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
         """The child network (child.py)."""
         from nas_cluster.spaces.layerwise_cnn.child import LayerwiseChild
 
-        return LayerwiseChild(architecture, task, centre=self.child.padding == "centre")
+        return LayerwiseChild(architecture, task, self.child)
 
     def summary(self, architecture: CNNArchitecture) -> str:
         """`3x3x36 5x5x48 ...`, with the number of connections."""
@@ -166,7 +210,9 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
             stride = (layer.stride_height, layer.stride_width)
             suffix = "" if stride == (1, 1) else f" /{stride[0]}x{stride[1]}"
             label = f"{layer.filter_height}x{layer.filter_width} · {layer.filters}{suffix}"
-            nodes.append(Node(str(number), label, "conv", detail=f"layer {number}: convolution, batch norm, ReLU"))
+            pooled = ", then 2x2 max pooling" if number in architecture.pools else ""
+            detail = f"layer {number}: convolution, batch norm, ReLU{pooled}"
+            nodes.append(Node(str(number), label + (" · pool" if pooled else ""), "conv", detail=detail))
             edges += [Edge(str(source), str(number)) for source in layer.inputs]
         nodes.append(Node("classifier", "classifier", "output", detail="global average pool, linear"))
         edges += [Edge(str(number), "classifier") for number in architecture.unread]
