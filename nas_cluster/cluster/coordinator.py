@@ -8,7 +8,7 @@ reach a replica. After a crash the same calls come again; what is already in the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -34,8 +34,9 @@ from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.seeds import stream
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.rows import BatchRow, ChildRow
+from nas_cluster.storage.rows import Arm, BatchRow, ChildRow
 from nas_cluster.strategies import Proposal
 
 __all__ = ["Coordinator"]
@@ -77,6 +78,7 @@ class Coordinator:
         self._stopping: str | None = None
         self._failure: BaseException | None = None
         self._rounds_open: dict[int, bool] = {}
+        self._last_round = -1
         self._admitted = 0
         self._used: set[int] = set()
         self._first_free = 0
@@ -93,13 +95,14 @@ class Coordinator:
     async def connect(self, shards: list[ShardClient]) -> dict[int, int] | None:
         """Give these (empty) shards the newest good snapshot.
 
-        Returns the minibatch from which each replica goes on, or None when there is no snapshot: then `initialise`.
+        Returns the number of each replica's next push, or None when there is no snapshot: then `initialise`.
         """
         await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
         self._shards = shards
         self._admitted = self._journal.counts()["planned"]
         self._used = self._journal.used_numbers()
         self._first_free = next(number for number in count() if number not in self._used)
+        self._last_round = self._journal.last_update()
         return await self._snapshots.restore(shards)
 
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]:
@@ -182,9 +185,11 @@ class Coordinator:
         return first
 
     def _admit_round(self, replica: int, update: int) -> Admission | None:
-        """In synchronous mode numbers follow from the round, and a round is open to all replicas or to none."""
+        """In synchronous mode numbers follow from the round, and a round is open to all replicas or to none. One that
+        was begun before a crash is open again, whatever budget was used up in it."""
         topology, most = self._config.topology, self._config.budget.max_children
-        if self._stopping is not None or not self._rounds_open.setdefault(update, not self._over()):
+        opened = update <= self._last_round or not self._over()
+        if self._stopping is not None or not self._rounds_open.setdefault(update, opened):
             return None
         minibatch = topology.children_per_replica
         first = (update * topology.controller_replicas + replica) * minibatch
@@ -225,19 +230,39 @@ class Coordinator:
             done = await asyncio.gather(*(self._scored(row) for row in rows))
         except RunStopped:
             return None
+        return self._result(done)
+
+    async def recorded(self, replica: int, update: int) -> BatchResult:
+        """A minibatch of which some epochs were learned already: its rewards were committed before the first."""
+        return self._result(self._journal.batch_children(replica, update))
+
+    def _result(self, rows: Sequence[ChildRow]) -> BatchResult:
+        """What there is to learn from these children, all of them done: nothing from controls."""
+        assert all(row.done for row in rows)
+        learning = [row for row in rows if row.arm == "search"]
+        steps = tuple(row.step_log_probs for row in learning if row.step_log_probs is not None)
         proposal = Proposal(
-            tokens=tuple(row.child.tokens for row in done),
-            log_probs=tuple(row.log_prob for row in done),
-            entropies=tuple(row.entropy for row in done),
+            tokens=tuple(row.child.tokens for row in learning),
+            log_probs=tuple(row.log_prob for row in learning),
+            entropies=tuple(row.entropy for row in learning),
+            step_log_probs=steps or None,
         )
-        rewards = tuple(row.reward for row in done if row.reward is not None)
-        return BatchResult(proposal, rewards, self._learns_from(request.update))
+        rewards = tuple(row.reward for row in learning if row.reward is not None)
+        first = rows[0].child
+        return BatchResult(proposal, rewards, self._learns_from(first.child_id.update), first.stage)
 
     def _planned(self, request: BatchRequest, index: int) -> ChildRow:
-        """The row of a child that was never planned before."""
+        """The row of a child that was never planned before. A control's tokens are drawn here, not by the replica."""
         number = request.admission.first_number + index
         space = self._space.at(request.admission.first_number)
-        architecture = space.decode(request.proposal.tokens[index])
+        proposal, control = request.proposal, self._config.control
+        arm: Arm = "control" if control is not None and control.takes(number) else "search"
+        tokens, log_prob, entropy = proposal.tokens[index], proposal.log_probs[index], proposal.entropies[index]
+        if arm == "control":
+            tokens = space.random(stream(self._config.seed, "control", number))
+            entropy = space.decisions().log_size
+            log_prob = -entropy
+        architecture = space.decode(tokens)
         if self._config.cache:
             architecture = space.canonical(architecture)
         key = space.key(architecture)
@@ -245,19 +270,28 @@ class Coordinator:
         child = Child(
             child_id=child_id,
             number=number,
-            tokens=request.proposal.tokens[index],
+            tokens=tokens,
             architecture=architecture.to_json(),
             key=key,
             seed=Child.seed_of(self._config.seed, child_id, key, cached=self._config.cache),
         )
-        log_prob, entropy = request.proposal.log_probs[index], request.proposal.entropies[index]
-        return ChildRow(child, log_prob, entropy, planned_at=self._clock.now())
+        steps = proposal.step_log_probs if arm == "search" else None
+        return ChildRow(
+            child,
+            log_prob,
+            entropy,
+            planned_at=self._clock.now(),
+            step_log_probs=None if steps is None else steps[index],
+            arm=arm,
+        )
 
     def _check_replay(self, request: BatchRequest, recorded: Mapping[int, ChildRow]) -> None:
         """In synchronous mode a replayed minibatch must be the recorded one; other software may sample another."""
         if self._config.mode != "synchronous":
             return
-        differing = [i for i, row in recorded.items() if row.child.tokens != request.proposal.tokens[i]]
+        differing = [
+            i for i, row in recorded.items() if row.arm == "search" and row.child.tokens != request.proposal.tokens[i]
+        ]
         if differing:
             detail = {"replica": request.replica, "update": request.update, "indices": differing}
             self._note("replay_differs", detail)
@@ -329,14 +363,19 @@ class Coordinator:
 
     # -- updates -------------------------------------------------------------------------------------------------------
 
-    async def applied(self, replica: int, update: int, receipts: list[Receipt], scalars: dict[str, float]) -> None:
+    async def applied(
+        self, replica: int, update: int, epoch: int, receipts: list[Receipt], scalars: dict[str, float]
+    ) -> None:
         """A replica's gradient has reached all shards; snapshot the shards when it is time."""
-        fresh = [receipt for receipt in receipts if receipt.outcome != "duplicate"] or receipts
-        outcome, staleness = fresh[0].outcome, max(receipt.staleness for receipt in fresh)
+        fresh = [receipt for receipt in receipts if receipt.outcome != "duplicate"]
+        outcome = fresh[0].outcome if fresh else "applied"  # all had taken it, and then a crash lost this report
+        staleness = max(receipt.staleness for receipt in receipts)
         await self._commit(
             lambda: self._journal.applied(
                 replica,
                 update,
+                epoch=epoch,
+                last=epoch == self._config.strategy.learning_epochs - 1,
                 applied_at=self._clock.now(),
                 staleness=staleness,
                 outcome=outcome,

@@ -52,14 +52,24 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Push:
-    """One replica's gradient for one shard. (replica, update) is the sequence number a shard deduplicates by."""
+    """One replica's gradient for one shard. A shard knows it by (replica, number), the numbers of one replica being
+    `update * learning_epochs + epoch`.
+
+    gradient: mean over the children that `tokens` and `rewards` list; None, and no children, when all of the
+    minibatch are controls: a void push, which keeps the count.
+    """
 
     replica: int
-    update: int
+    number: int
     base_version: int
-    gradient: Vector
+    gradient: Vector | None
     tokens: tuple[tuple[int, ...], ...]
     rewards: tuple[float, ...]
+
+    @property
+    def void(self) -> bool:
+        """Whether nothing is to be learned from it."""
+        return self.gradient is None
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Receipt:
 
     version: int
     staleness: int
-    outcome: Literal["applied", "down_weighted", "dropped", "duplicate"]
+    outcome: Literal["applied", "down_weighted", "dropped", "void", "duplicate"]
 
 
 @dataclass(frozen=True)
@@ -102,15 +112,17 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The minibatch after its rewards were committed.
+    """The minibatch after its rewards were committed, without the children of the control arm.
 
     proposal: what the journal holds, which after a crash may be older than what was asked for.
     learn: False for the cut-off last minibatch of a synchronous budget.
+    stage: `Child.stage` of its children.
     """
 
     proposal: Proposal
     rewards: tuple[float, ...]
     learn: bool
+    stage: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ class Outcome:
 class ShardClient(Protocol):
     """A parameter-server shard, here or in another process."""
 
-    async def pull(self, replica: int, update: int) -> Pulled: ...
+    async def pull(self, replica: int, number: int) -> Pulled: ...
     async def push(self, push: Push) -> Receipt: ...
     async def restore(self, state: ShardState) -> None: ...
     async def halt(self) -> None: ...
@@ -164,7 +176,10 @@ class CoordinatorClient(Protocol):
 
     async def admit(self, replica: int, update: int) -> Admission | None: ...
     async def evaluate(self, request: BatchRequest) -> BatchResult | None: ...
-    async def applied(self, replica: int, update: int, receipts: list[Receipt], scalars: dict[str, float]) -> None: ...
+    async def recorded(self, replica: int, update: int) -> BatchResult: ...
+    async def applied(
+        self, replica: int, update: int, epoch: int, receipts: list[Receipt], scalars: dict[str, float]
+    ) -> None: ...
     async def connect(self, shards: list[Any]) -> dict[int, int] | None: ...
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]: ...
     async def start(self) -> None: ...
@@ -178,7 +193,7 @@ class ReplicaClient(Protocol):
     """A controller replica, here or in another process."""
 
     async def initial_weights(self) -> dict[str, NDArray[np.float32]]: ...
-    async def run(self, update: int) -> int: ...
+    async def run(self, number: int) -> int: ...
 
 
 class WorkerClient(Protocol):

@@ -1,10 +1,11 @@
 """One parameter-server shard (Zoph & Le 2017, Figure 3): a slice of the controller's weights and its optimizer.
 
-Synchronous mode: round u is over when all K replicas have pushed update u; their gradients are averaged in replica
+Synchronous mode: round n is over when all K replicas have pushed number n; their gradients are averaged in replica
 order, so the result does not depend on who came first. Asynchronous mode: a gradient is applied when it comes; its
-staleness (updates applied since its weights were pulled) is measured, and bounded as configured.
+staleness (updates applied since its weights were pulled) is measured, and bounded as configured. Averages are over
+children: a gradient weighs as much as the minibatch has children to learn from.
 
-A push is known by (replica, update): a repeated one changes nothing. That table is part of the shard's state, so
+A push is known by (replica, number): a repeated one changes nothing. That table is part of the shard's state, so
 after a restart every gradient still counts exactly once.
 """
 
@@ -31,7 +32,7 @@ _KEPT = 2
 def fresh_state(weights: Vector, strategy: Strategy, *, first_shard: bool) -> ShardState:
     """State of a shard before its first update."""
     arrays = {"weights": weights, "first": np.zeros_like(weights), "second": np.zeros_like(weights)}
-    meta = {"adam_updates": 0, "last_update": {}, "state": strategy.initial_state() if first_shard else None}
+    meta = {"adam_updates": 0, "last_push": {}, "state": strategy.initial_state() if first_shard else None}
     return ShardState(0, arrays, meta)
 
 
@@ -48,11 +49,12 @@ class ParameterServer:
         self._adam: AdamState
         self._state: State | None = None
         self._version = 0
-        self._last_update: dict[int, int] = {}
+        self._last_push: dict[int, int] = {}
         self._halted = False
         self._round: dict[int, Push] = {}
         self._sum: Vector
         self._summed = 0
+        self._summed_children = 0
         self._outstanding: dict[int, int] = {}
         self._kept: dict[int, ShardState] = {}
 
@@ -63,15 +65,17 @@ class ParameterServer:
         self._adam = AdamState(arrays["first"], arrays["second"], state.meta["adam_updates"])
         self._version = state.version
         self._state = state.meta["state"]
-        self._last_update = {int(replica): update for replica, update in state.meta["last_update"].items()}
+        self._last_push = {int(replica): number for replica, number in state.meta["last_push"].items()}
         self._sum = arrays.get("sum", np.zeros_like(self._weights))
         self._summed = state.meta.get("summed", 0)
+        self._summed_children = state.meta.get("summed_children", 0)
         self._round.clear()
         self._outstanding.clear()
         self._kept = {self._version: self._current()} if self._synchronous else {}
 
-    async def pull(self, replica: int, update: int) -> Pulled:
-        """The slice from which `replica` samples its minibatch `update`; in synchronous mode, of round `update`.
+    async def pull(self, replica: int, number: int) -> Pulled:
+        """The slice at which `replica` samples, or takes the gradient of its push `number`; in synchronous mode at the
+        version of round `number`.
 
         Raises ShardEmpty before `restore`.
         """
@@ -79,7 +83,7 @@ class ParameterServer:
             raise ShardEmpty("this shard holds no weights: it was restarted and not restored")
         async with self._changed:
             if self._synchronous:
-                await self._wait_until(lambda: self._version >= update)
+                await self._wait_until(lambda: self._version >= number)
             self._outstanding[replica] = self._version
             self._changed.notify_all()
             return Pulled(self._weights.copy(), self._version, self._state)
@@ -89,7 +93,7 @@ class ParameterServer:
         if self._weights is None:
             raise ShardEmpty("this shard holds no weights: it was restarted and not restored")
         async with self._changed:
-            if push.update <= self._last_update.get(push.replica, -1):
+            if push.number <= self._last_push.get(push.replica, -1):
                 return Receipt(self._version, 0, "duplicate")
             receipt = await (self._push_round(push) if self._synchronous else self._push_now(push))
             self._changed.notify_all()
@@ -100,36 +104,40 @@ class ParameterServer:
         if len(self._round) == self._topology.controller_replicas:
             ordered = [self._round[replica] for replica in sorted(self._round)]
             self._round.clear()
-            total = np.zeros_like(ordered[0].gradient)
             for one in ordered:
-                total += one.gradient
-                self._observe(one)
-            self._apply(total / np.float32(len(ordered)))
+                self._add(one)
+            self._apply_sum()
             if self._version % self._topology.snapshot_every == 0:
                 self._kept = dict(sorted({**self._kept, self._version: self._current()}.items())[-_KEPT:])
         else:
-            await self._wait_until(lambda: self._version > push.update)
-        return Receipt(self._version, 0, "applied")
+            await self._wait_until(lambda: self._version > push.number)
+        return Receipt(self._version, 0, "void" if push.void else "applied")
 
     async def _push_now(self, push: Push) -> Receipt:
         bound, how = self._topology.max_staleness, self._topology.stale_gradients
-        if bound is not None and how == "wait":
+        if bound is not None and how == "wait" and not push.void:
             await self._wait_until(lambda: self._keeps_bound(push.replica, bound))
         self._outstanding.pop(push.replica, None)
-        staleness = self._version - push.base_version
-        scale, outcome = 1.0, "applied"
+        staleness = 0 if push.void else self._version - push.base_version
+        scale, outcome = 1.0, "void" if push.void else "applied"
         if bound is not None and staleness > bound:
             scale, outcome = (
                 ((bound + 1) / (staleness + 1), "down_weighted") if how == "down_weight" else (0.0, "dropped")
             )
-        self._observe(push)
-        if outcome != "dropped":
-            self._sum += push.gradient * np.float32(scale)
-            self._summed += 1
-            if self._summed == self._topology.accumulate:
-                self._apply(self._sum / np.float32(self._summed))
-                self._sum, self._summed = np.zeros_like(self._sum), 0
+        self._add(push, scale)
+        if self._summed == self._topology.accumulate:
+            self._apply_sum()
+        elif scale > 0 and not push.void and not self._ends_minibatch(push):
+            await self._wait_for_the_others()
         return Receipt(self._version, staleness, outcome)  # type: ignore[arg-type]
+
+    async def _wait_for_the_others(self) -> None:
+        """Before the next epoch of a minibatch whose gradient is only added up (`accumulate`): the epochs of a batch of
+        several replicas' children follow each other only if each is at the weights that the one before has changed.
+        Nobody waits when no other replica is at work, so the last ones of a search come to their end."""
+        version = self._version
+        self._changed.notify_all()
+        await self._wait_until(lambda: self._version > version or not self._outstanding)
 
     def _keeps_bound(self, replica: int, bound: int) -> bool:
         """Whether every outstanding replica can still be applied in time if `replica` goes next.
@@ -145,15 +153,28 @@ class ParameterServer:
             for place, base in enumerate(others)
         )
 
-    def _observe(self, push: Push) -> None:
-        """What a push changes besides the weights: the sequence table and (shard 0) the strategy's state."""
-        self._last_update[push.replica] = push.update
-        if self._state is not None:
+    def _add(self, push: Push, scale: float = 1.0) -> None:
+        """Count a push and add its gradient up. The strategy's state (shard 0) learns the rewards of a minibatch with
+        its last gradient, so all its epochs see the state before it, and each reward is observed once."""
+        self._last_push[push.replica] = push.number
+        if push.gradient is None:
+            return
+        if self._state is not None and self._ends_minibatch(push):
             self._state = self._strategy.observe(self._state, push.tokens, push.rewards)
+        if scale > 0:
+            self._sum += push.gradient * np.float32(scale * len(push.rewards))
+            self._summed += 1
+            self._summed_children += len(push.rewards)
 
-    def _apply(self, gradient: Vector) -> None:
+    def _ends_minibatch(self, push: Push) -> bool:
+        return (push.number + 1) % self._strategy.learning_epochs == 0
+
+    def _apply_sum(self) -> None:
+        """One update by the mean over the children added up; a round without any changes only the version."""
         assert self._weights is not None
-        self._optimizer.apply(self._adam, self._weights, gradient)
+        if self._summed:
+            self._optimizer.apply(self._adam, self._weights, self._sum / np.float32(self._summed_children))
+            self._sum, self._summed, self._summed_children = np.zeros_like(self._sum), 0, 0
         self._version += 1
 
     async def halt(self) -> None:
@@ -189,10 +210,10 @@ class ParameterServer:
         }
         meta: dict[str, Any] = {
             "adam_updates": self._adam.updates,
-            "last_update": {str(replica): update for replica, update in sorted(self._last_update.items())},
+            "last_push": {str(replica): number for replica, number in sorted(self._last_push.items())},
             "state": self._state,
         }
         if not self._synchronous:
             arrays["sum"] = self._sum.copy()
-            meta["summed"] = self._summed
+            meta |= {"summed": self._summed, "summed_children": self._summed_children}
         return ShardState(self._version, arrays, meta)

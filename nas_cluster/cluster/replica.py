@@ -1,4 +1,8 @@
-"""One controller replica (Zoph & Le 2017, Figure 3): pull, sample, have the children trained, push the gradient."""
+"""One controller replica (Zoph & Le 2017, Figure 3): pull, sample, have the children trained, push the gradient.
+
+A strategy may learn from a minibatch in several epochs (PPO). Pushes are therefore numbered through: the gradient of
+epoch e of minibatch `update` is push number update * learning_epochs + e, and a replica can go on at any number.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_cluster.cluster.messages import BatchRequest, CoordinatorClient, Push, Receipt, ShardClient
+from nas_cluster.cluster.messages import BatchRequest, BatchResult, CoordinatorClient, Push, Receipt, ShardClient
 from nas_cluster.cluster.partition import shard_slices
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.seeds import derive
 from nas_cluster.spaces import SearchSpace
-from nas_cluster.strategies import Proposal, Strategy
+from nas_cluster.strategies import Gradient, Strategy
 from nas_cluster.strategies.base import State, Vector
 
 __all__ = ["PulledWeights", "Replica", "Servers"]
@@ -39,15 +43,20 @@ class Replica:
         self._index = index
         self._space = space
         self._strategy = strategy
+        self._epochs = strategy.learning_epochs
         self._seed = seed
         self._minibatch = minibatch
         self._servers = servers
         self._coordinator = coordinator
         self._proposer = strategy.proposer(space.decisions())
 
-    async def run(self, update: int) -> int:
-        """Step from minibatch `update` until no more children are admitted; the number of the next minibatch."""
+    async def run(self, number: int) -> int:
+        """Go on with push `number` and step until no more children are admitted; the next minibatch."""
+        update, epoch = divmod(number, self._epochs)
         try:
+            if epoch > 0:  # broken off between two epochs: the recorded proposal and rewards are learned from
+                await self._learn(update, await self._coordinator.recorded(self._index, update), first_epoch=epoch)
+                update += 1
             while await self.step(update):
                 update += 1
         except RunStopped:
@@ -59,7 +68,7 @@ class Replica:
         admission = await self._coordinator.admit(self._index, update)
         if admission is None:
             return False
-        pulled = await self._servers.pull(self._index, update)
+        pulled = await self._servers.pull(self._index, update * self._epochs)
         spec = self._space.at(admission.first_number).decisions()
         sampling_seed = derive(self._seed, "sample", self._index, update)
         proposal = self._proposer.propose(pulled.weights, pulled.state, spec, self._minibatch, sampling_seed)
@@ -68,13 +77,25 @@ class Replica:
         if batch is None:
             return False
         if batch.learn:
-            spec = self._space.at(admission.first_number).decisions()
-            gradient = self._proposer.gradient(pulled.weights, pulled.state, spec, batch.proposal, batch.rewards)
-            receipts = await self._servers.push(
-                self._index, update, pulled, gradient.vector, batch.proposal, batch.rewards
-            )
-            await self._coordinator.applied(self._index, update, receipts, gradient.scalars)
+            await self._learn(update, batch, pulled)
         return True
+
+    async def _learn(
+        self, update: int, batch: BatchResult, pulled: PulledWeights | None = None, first_epoch: int = 0
+    ) -> None:
+        """Push the minibatch's gradients: one at the weights that sampled it, or several at the weights then current."""
+        spec = self._space.at(batch.stage).decisions()
+        for epoch in range(first_epoch, self._epochs):
+            number = update * self._epochs + epoch
+            if pulled is None or self._epochs > 1:
+                pulled = await self._servers.pull(self._index, number)
+            if batch.rewards:
+                gradient = self._proposer.gradient(pulled.weights, pulled.state, spec, batch.proposal, batch.rewards)
+            else:  # all children are controls: the push only keeps the count
+                gradient = None
+            receipts = await self._servers.push(self._index, number, pulled, gradient, batch)
+            scalars = gradient.scalars if gradient else {}
+            await self._coordinator.applied(self._index, update, epoch, receipts, scalars)
 
     async def initial_weights(self) -> dict[str, NDArray[np.float32]]:
         """The controller before its first update: the same from every replica."""
@@ -106,25 +127,20 @@ class Servers:
     def __init__(self, shards: Sequence[ShardClient]) -> None:
         self._shards = shards
 
-    async def pull(self, replica: int, update: int) -> PulledWeights:
+    async def pull(self, replica: int, number: int) -> PulledWeights:
         """The whole weight vector, its versions, and the strategy's state (kept by shard 0)."""
-        parts = await asyncio.gather(*(shard.pull(replica, update) for shard in self._shards))
+        parts = await asyncio.gather(*(shard.pull(replica, number) for shard in self._shards))
         weights = np.concatenate([part.weights for part in parts])
         return PulledWeights(weights, tuple(part.version for part in parts), parts[0].state or {})
 
     async def push(
-        self,
-        replica: int,
-        update: int,
-        pulled: PulledWeights,
-        gradient: Vector,
-        proposal: Proposal,
-        rewards: Sequence[float],
+        self, replica: int, number: int, pulled: PulledWeights, gradient: Gradient | None, batch: BatchResult
     ) -> list[Receipt]:
-        """Give each shard its slice of the gradient."""
-        slices = shard_slices(len(gradient), len(self._shards))
+        """Give each shard its slice of the gradient; without one, a void push."""
+        slices = shard_slices(len(pulled.weights), len(self._shards))
+        parts = [None if gradient is None else gradient.vector[part] for part in slices]
         pushes = [
-            Push(replica, update, version, gradient[part], proposal.tokens, tuple(rewards))
-            for part, version in zip(slices, pulled.versions, strict=True)
+            Push(replica, number, version, part, batch.proposal.tokens, batch.rewards)
+            for part, version in zip(parts, pulled.versions, strict=True)
         ]
         return list(await asyncio.gather(*(s.push(p) for s, p in zip(self._shards, pushes, strict=True))))

@@ -1,13 +1,14 @@
 """Snapshots of the parameter servers, and how S shards come back from one.
 
 A snapshot file holds every shard's state: the named tensors' layout, and per shard its slice of weights and moments,
-its version and its sequence table. Taken while replicas push; in synchronous mode at one version of all shards, in
-asynchronous mode each shard at its own (the tables say which gradients each has).
+its version and its sequence table. Taken while replicas push; in synchronous mode at one version of all shards whose
+round every replica has reported, in asynchronous mode each shard at its own (the tables say which gradients each has).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ class Snapshots:
         self._mirror = Mirror(config.storage_path, config.name) if remote else None
         self._directory = directory
         self._layout = Layout((), ())
+        self._reports: Counter[int] = Counter()
+        self._settled = 0
         self._last = 0
         self._busy = asyncio.Lock()
 
     async def restore(self, shards: Sequence[ShardClient]) -> dict[int, int] | None:
-        """Load the newest good snapshot into the shards; the next minibatch of each replica, or None without one."""
+        """Load the newest good snapshot into the shards; each replica's next push, or None without a snapshot."""
         rows = self._journal.snapshots()
         if not rows:
             return None
@@ -57,8 +60,9 @@ class Snapshots:
         self._layout = Layout.from_json(meta["layout"])
         states = resplit(_states(arrays, meta), len(shards))
         await asyncio.gather(*(shard.restore(state) for shard, state in zip(shards, states, strict=True)))
-        self._last = row.version
-        return self._next_updates(states)
+        self._last = self._settled = row.version
+        self._reports.clear()
+        return self._next_pushes(states)
 
     async def initialise(
         self, shards: Sequence[ShardClient], weights: Mapping[str, NDArray[np.float32]]
@@ -73,25 +77,31 @@ class Snapshots:
         await asyncio.gather(*(shard.restore(state) for shard, state in zip(shards, states, strict=True)))
         self._write(states)
         await self.mirror()
-        return self._next_updates(states)
+        return self._next_pushes(states)
 
     async def take_when_due(self, shards: Sequence[ShardClient], version: int) -> None:
-        """Take a snapshot when `snapshot_every` updates have passed since the last one."""
+        """A replica reports, and the journal holds, that its push is in all shards at `version`: take a snapshot when
+        `snapshot_every` updates have passed since the last one. A synchronous round is complete when all have reported:
+        replaying then starts with the first round of which the journal may lack something."""
+        if self._config.mode == "synchronous":
+            self._reports[version] += 1
+            if self._reports[version] < self._config.topology.controller_replicas:
+                return
+            del self._reports[version]
+            self._settled = version
         if version - self._last >= self._config.topology.snapshot_every and not self._busy.locked():
             await self.take(shards)
 
     async def take(self, shards: Sequence[ShardClient]) -> None:
-        """Snapshot now: in synchronous mode the newest version that every shard still has."""
+        """Snapshot now: in synchronous mode the newest version that all shards still have and all replicas reported."""
         async with self._busy:
             version: int | None = None
             if self._config.mode == "synchronous":
                 held = await asyncio.gather(*(shard.versions() for shard in shards))
-                common = set(held[0]).intersection(*held[1:])
+                common = [v for v in set(held[0]).intersection(*held[1:]) if self._last < v <= self._settled]
                 if not common:
                     return
                 version = max(common)
-                if version == self._last:
-                    return
             states = await asyncio.gather(*(shard.snapshot(version) for shard in shards))
             self._write(states)
             await self.mirror()
@@ -111,17 +121,23 @@ class Snapshots:
         self._journal.drop_snapshots([row.path for row in old])
         self._store.remove(old)
 
-    def _next_updates(self, states: Sequence[ShardState]) -> dict[int, int]:
-        """Each replica goes on with the first minibatch that some shard has not taken.
+    def _next_pushes(self, states: Sequence[ShardState]) -> dict[int, int]:
+        """Each replica goes on with the first push that some shard has not taken, or that the journal does not know.
 
         Replicas that the topology no longer has still finish minibatches that were planned for them.
         """
         wanted = set(range(self._config.topology.controller_replicas))
         if self._config.mode == "synchronous":
             return dict.fromkeys(sorted(wanted), states[0].version)
-        tables = [state.meta["last_update"] for state in states]
-        replicas = sorted(wanted | {replica for replica, _ in self._journal.replicas_with_unapplied()})
-        return {replica: min(table.get(str(replica), -1) for table in tables) + 1 for replica in replicas}
+        tables = [state.meta["last_push"] for state in states]
+        unapplied = self._journal.first_unapplied()
+        pushes = {}
+        for replica in sorted(wanted | set(unapplied)):
+            pushes[replica] = min(table.get(str(replica), -1) for table in tables) + 1
+            if replica in unapplied:
+                update, epochs = unapplied[replica]
+                pushes[replica] = min(pushes[replica], update * self._config.strategy.learning_epochs + epochs)
+        return pushes
 
 
 def join_states(states: Sequence[ShardState]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -147,8 +163,7 @@ def resplit(states: Sequence[ShardState], shards: int) -> list[ShardState]:
     """
     if len(states) == shards:
         return list(states)
-    standing = [(state.version, state.meta["last_update"], state.meta.get("summed")) for state in states]
-    standing = [(state.version, state.meta["last_update"], state.meta.get("summed")) for state in states]
+    standing = [{**state.meta, "version": state.version, "state": None} for state in states]
     if any(other != standing[0] for other in standing):
         raise ConfigError(
             f"topology.parameter_shards: the last snapshot's {len(states)} shards stand at different gradients; "

@@ -85,7 +85,7 @@ class Tally:
     def update_applied(self, version: int, staleness: int, scalars: dict[str, float]) -> None:
         """Count a gradient that reached the parameter servers."""
         self._version = max(self._version, version)
-        self._scalars = scalars
+        self._scalars = scalars or self._scalars
         self._update_times.append(self._clock.monotonic())
         self._staleness.append(staleness)
         self._plot("controller", {**scalars, "staleness": float(staleness)}, self._version)

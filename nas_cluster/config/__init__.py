@@ -1,7 +1,7 @@
 """JobConfig: YAML in, one frozen object out."""
 
 from nas_cluster.config.job import JobConfig
-from nas_cluster.config.sections import Budget, Failures, Resources, Topology
+from nas_cluster.config.sections import Budget, Control, Failures, Resources, Topology
 from nas_cluster.config.stage import Stage
 
-__all__ = ["Budget", "Failures", "JobConfig", "Resources", "Stage", "Topology"]
+__all__ = ["Budget", "Control", "Failures", "JobConfig", "Resources", "Stage", "Topology"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
-from nas_cluster.config.sections import Budget, Failures, Topology
+from nas_cluster.config.sections import Budget, Control, Failures, Topology
 from nas_cluster.config.stage import Stage
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
@@ -52,6 +52,8 @@ class JobConfig(Options):
     topology: Topology = Topology()
     budget: Budget
     failures: Failures = Failures()
+    control: Control | None = None
+    """Share of the children that chance chooses, for comparison; null: none."""
     cache: bool = True
     """Answer an architecture whose canonical key was scored before, instead of training it again."""
     retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain", optional=True)] = None
@@ -117,6 +119,8 @@ class JobConfig(Options):
                 )
         if not self.strategy.learns and self.budget.max_children is None and self.budget.max_hours is None:
             found.append("budget: a strategy that does not learn needs max_children or max_hours")
+        if not self.strategy.learns and self.control is not None:
+            found.append(f"control: strategy {self.strategy.kind!r} is chance itself, there is nothing to compare")
         if self.budget.max_gpu_hours is not None and t.resources.GPU == 0:
             found.append(
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"

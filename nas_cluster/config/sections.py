@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from nas_cluster.core.component import Options
 
-__all__ = ["Budget", "Failures", "Resources", "Topology"]
+__all__ = ["Budget", "Control", "Failures", "Resources", "Topology"]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -87,6 +88,18 @@ class Budget(Options):
         if self.max_children is None and self.max_hours is None and self.max_gpu_hours is None:
             raise ValueError("a search must end: set max_children, max_hours or max_gpu_hours")
         return self
+
+
+class Control(Options):
+    """A control arm: children sampled uniformly at random under the same budget and never learned from, so that the run
+    itself says whether its strategy beats chance."""
+
+    share: float = Field(gt=0, le=0.9)
+    """Of all children, spread evenly."""
+
+    def takes(self, number: int) -> bool:
+        """Whether the child of this number is a control."""
+        return math.floor((number + 1) * self.share) > math.floor(number * self.share)
 
 
 class Failures(Options):

@@ -53,7 +53,7 @@ class LSTMPolicy(nn.Module):
         """Draw `count` architectures in one batched unroll, without gradient."""
         with torch.no_grad():
             tokens_BT, log_probs_BT, entropies_BT = self._unroll(spec, count, None, generator)
-        return Sample(tokens_BT, log_probs_BT.sum(1), entropies_BT.sum(1))
+        return Sample(tokens_BT, log_probs_BT.sum(1), entropies_BT.sum(1), log_probs_BT)
 
     def log_prob(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
         """(log_probs_B, entropies_B) of given tokens, with gradient: the numbers `sample` gave."""

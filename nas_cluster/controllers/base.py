@@ -20,11 +20,13 @@ __all__ = ["Controller", "PolicyNetwork", "Sample"]
 
 @dataclass(frozen=True)
 class Sample:
-    """B sampled architectures: tokens int64 (B, T), log-probabilities (B) and summed entropies (B)."""
+    """B sampled architectures: tokens int64 (B, T), log-probabilities by decision (B, T) and summed (B), and summed
+    entropies (B)."""
 
     tokens_BT: Tensor
     log_probs_B: Tensor
     entropies_B: Tensor
+    step_log_probs_BT: Tensor
 
 
 class PolicyNetwork(Protocol):

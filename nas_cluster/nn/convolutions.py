@@ -6,11 +6,14 @@ So a map that several operations read is rectified once (`feature_map.py`). Size
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nas_cluster.nn.concatenate import concatenate, layout_of
 from nas_cluster.nn.depthwise import DepthwiseConv2d
 from nas_cluster.nn.padding import pad_same
 
@@ -97,11 +100,29 @@ class FactorisedReduction(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, F, ceil(H / 2), ceil(W / 2))."""
-        bottom, right = x.shape[2] % 2, x.shape[3] % 2
-        shifted = F.pad(x, (0, right, 0, bottom)) if bottom or right else x
-        halves = [self.even(x[:, :, ::2, ::2]), self.odd(shifted[:, :, 1::2, 1::2])]
-        y: Tensor = self.norm(torch.cat(halves, 1))
+        even, odd = _EveryOther.apply(x)
+        y: Tensor = self.norm(concatenate([self.even(even), self.odd(odd)]))
         return y
+
+
+class _EveryOther(torch.autograd.Function):
+    """The pixels (0, 0), (0, 2), ... and (1, 1), (1, 3), ..., zeros where those lie outside; their gradients in one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.shape = x.shape
+        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+        bottom, right = even.shape[2] - odd.shape[2], even.shape[3] - odd.shape[3]
+        return even.clone(memory_format=layout_of(x)), F.pad(odd, (0, right, 0, bottom))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_even: Tensor, of_odd: Tensor) -> Tensor:
+        of_x = of_even.new_empty(ctx.shape).contiguous(memory_format=layout_of(of_even)).zero_()
+        of_x[:, :, ::2, ::2] = of_even
+        odd = of_x[:, :, 1::2, 1::2]
+        odd.copy_(of_odd[:, :, : odd.shape[2], : odd.shape[3]])
+        return of_x
 
 
 def initialise_convolutions(module: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nas_cluster.nn.padding import same_padding
 
-__all__ = ["SamePool"]
+__all__ = ["SamePool", "global_average"]
 
 
 class SamePool(nn.Module):
@@ -33,3 +33,9 @@ class SamePool(nn.Module):
     def extra_repr(self) -> str:
         """For people who print a network."""
         return f"{self.kind}, {self.kernel}, stride={self.stride}"
+
+
+def global_average(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C). Its gradient lies in memory as channels_last, as a network's maps do; that of
+    `x.mean((2, 3))` does not, and the operation before it then takes a general path, fifteen times slower on a CPU."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)

@@ -160,7 +160,8 @@ class Journal(Queries):
             )
             self._db.executemany(
                 'INSERT INTO children (child_id, replica, "update", "index", number, tokens, architecture, key, seed,'
-                " log_prob, entropy, planned_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " arm, log_prob, entropy, step_log_probs, planned_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         str(row.child.child_id),
@@ -172,8 +173,10 @@ class Journal(Queries):
                         _json(row.child.architecture),
                         row.child.key,
                         row.child.seed,
+                        row.arm,
                         row.log_prob,
                         row.entropy,
+                        None if row.step_log_probs is None else _json(row.step_log_probs),
                         row.planned_at,
                     )
                     for row in children
@@ -213,17 +216,19 @@ class Journal(Queries):
         replica: int,
         update: int,
         *,
+        epoch: int = 0,
+        last: bool = True,
         applied_at: float,
         staleness: int,
         outcome: str,
         scalars: dict[str, float],
     ) -> None:
-        """A minibatch's gradient has reached the parameter servers; said again, it changes nothing."""
+        """The gradient of a minibatch's `epoch` has reached the parameter servers; said again, it changes nothing."""
         with self.transaction():
             self._db.execute(
-                "UPDATE batches SET applied_at = ?, staleness = ?, outcome = ?, scalars = ?"
-                ' WHERE replica = ? AND "update" = ? AND applied_at IS NULL',
-                (applied_at, staleness, outcome, _json(scalars), replica, update),
+                "UPDATE batches SET epochs = epochs + 1, applied_at = ?, staleness = max(coalesce(staleness, 0), ?),"
+                ' outcome = ?, scalars = ? WHERE replica = ? AND "update" = ? AND epochs = ?',
+                (applied_at if last else None, staleness, outcome, _json(scalars), replica, update, epoch),
             )
 
     def event(self, kind: str, **detail: Any) -> None:

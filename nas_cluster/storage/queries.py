@@ -120,12 +120,17 @@ class Queries:
         """Numbers of all planned children."""
         return {row["number"] for row in self._db.execute("SELECT number FROM children")}
 
-    def replicas_with_unapplied(self) -> list[tuple[int, int]]:
-        """(replica, update) of every minibatch whose gradient has not reached the parameter servers."""
+    def first_unapplied(self) -> dict[int, tuple[int, int]]:
+        """Each replica's first minibatch of which a gradient has not reached the parameter servers: its number, and how
+        many gradients have."""
         found = self._db.execute(
-            'SELECT replica, "update" AS u FROM batches WHERE applied_at IS NULL ORDER BY replica, "update"'
+            'SELECT replica, min("update") AS u, epochs FROM batches WHERE applied_at IS NULL GROUP BY replica'
         )
-        return [(row["replica"], row["u"]) for row in found]
+        return {row["replica"]: (row["u"], row["epochs"]) for row in found}
+
+    def last_update(self) -> int:
+        """The largest number of a planned minibatch, -1 before the first."""
+        return int(self._one('SELECT coalesce(max("update"), -1) FROM batches'))
 
     def active_seconds(self) -> float:
         """Seconds of running, over all sessions."""
@@ -172,8 +177,10 @@ def _child(row: sqlite3.Row) -> ChildRow:
         )
     return ChildRow(
         child=child,
+        arm=row["arm"],
         log_prob=row["log_prob"],
         entropy=row["entropy"],
+        step_log_probs=None if row["step_log_probs"] is None else tuple(json.loads(row["step_log_probs"])),
         planned_at=row["planned_at"],
         evaluation=evaluation,
         reward=row["reward"],

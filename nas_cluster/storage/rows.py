@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nas_cluster.core.evaluation import Child, Evaluation
 
-__all__ = ["BatchRow", "ChildRow", "EventRow", "SessionRow", "SnapshotRow", "TrainingRow"]
+__all__ = ["Arm", "BatchRow", "ChildRow", "EventRow", "SessionRow", "SnapshotRow", "TrainingRow"]
+
+Arm = Literal["search", "control"]
+"""Who chose a child: the strategy, or chance for comparison (a control, from which nothing is learned)."""
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its gradient.
+    """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its last gradient.
 
-    staleness: updates the servers had applied since the weights were pulled.
-    outcome: applied | down_weighted | dropped.
-    scalars: loss, entropy, baseline, gradient norm of this update.
+    epochs: gradients that they have taken.
+    staleness: updates the servers had applied since the weights were pulled; the largest of its gradients.
+    outcome: applied | down_weighted | dropped | void (all children are controls); of its last gradient.
+    scalars: loss, entropy, baseline, gradient norm of its last gradient.
     """
 
     replica: int
@@ -25,6 +29,7 @@ class BatchRow:
     base_version: int
     controller_hash: str
     planned_at: float
+    epochs: int = 0
     applied_at: float | None = None
     staleness: int | None = None
     outcome: str | None = None
@@ -33,12 +38,18 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class ChildRow:
-    """One child. `evaluation` and everything after it is None until the row is committed as done."""
+    """One child. `evaluation` and everything after it is None until the row is committed as done.
+
+    log_prob, entropy: under the policy that sampled it, None where there was none; step_log_probs: by decision, where
+    the strategy needs them again.
+    """
 
     child: Child
-    log_prob: float
-    entropy: float
+    log_prob: float | None
+    entropy: float | None
     planned_at: float
+    step_log_probs: tuple[float, ...] | None = None
+    arm: Arm = "search"
     evaluation: Evaluation | None = None
     reward: float | None = None
     started_at: float | None = None

@@ -23,9 +23,10 @@ CREATE TABLE batches (
   base_version INTEGER NOT NULL,
   controller_hash TEXT NOT NULL,
   planned_at REAL NOT NULL,
-  applied_at REAL,                -- null until the parameter servers have taken the gradient
+  epochs INTEGER NOT NULL DEFAULT 0,  -- gradients that the parameter servers have taken (PPO: several)
+  applied_at REAL,                -- null until they have taken the last one
   staleness INTEGER,
-  outcome TEXT,                   -- applied, down_weighted, dropped
+  outcome TEXT,                   -- applied, down_weighted, dropped; void when all its children are controls
   scalars TEXT NOT NULL DEFAULT '{}',
   PRIMARY KEY (replica, "update")
 ) STRICT;
@@ -40,8 +41,10 @@ CREATE TABLE children (
   architecture TEXT NOT NULL,     -- JSON
   key TEXT NOT NULL,              -- canonical key
   seed INTEGER NOT NULL,
-  log_prob REAL NOT NULL,
-  entropy REAL NOT NULL,
+  arm TEXT NOT NULL,              -- search, or control: sampled at random, not learned from
+  log_prob REAL,                  -- null where no policy gave it (a mutation)
+  entropy REAL,
+  step_log_probs TEXT,            -- JSON, by decision; null unless the strategy needs them again
   planned_at REAL NOT NULL,
   status TEXT,                    -- ok, failed; null until done
   cause TEXT,

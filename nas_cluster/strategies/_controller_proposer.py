@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nas_cluster.core.decisions import DecisionSpec
+from nas_cluster.strategies._policy_gradient import Minibatch
 from nas_cluster.strategies.base import Gradient, Proposal, State, Vector
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ControllerProposer:
             tokens=tuple(tuple(row) for row in sample.tokens_BT.tolist()),
             log_probs=tuple(sample.log_probs_B.tolist()),
             entropies=tuple(sample.entropies_B.tolist()),
+            step_log_probs=_rows(sample.step_log_probs_BT) if self._strategy.wants_step_log_probs else None,
         )
 
     def gradient(
@@ -53,9 +55,17 @@ class ControllerProposer:
         self._load(weights)
         self._gradient.zero_()
         baseline = state["baseline"] if state["baseline"] is not None else math.fsum(rewards) / len(rewards)
-        log_probs_B, entropies_B = self._network.log_prob(spec, torch.tensor(proposal.tokens))
-        rewards_B = torch.tensor(rewards, dtype=log_probs_B.dtype)
-        loss = self._strategy.loss(log_probs_B, entropies_B, rewards_B, baseline)
+        log_probs_BT, entropies_BT = self._network.step_log_probs(spec, torch.tensor(proposal.tokens))
+        steps = proposal.step_log_probs
+        batch = Minibatch(
+            log_probs_BT,
+            entropies_BT.sum(1),
+            rewards_B=torch.tensor(rewards),
+            baseline=baseline,
+            sampled_log_probs_B=torch.tensor(proposal.log_probs),
+            sampled_log_probs_BT=None if steps is None else torch.tensor(steps),
+        )
+        loss = self._strategy.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.linalg.vector_norm(self._gradient))
         clip = self._strategy.gradient_clip
@@ -63,12 +73,17 @@ class ControllerProposer:
             self._gradient.mul_(clip / norm)
         scalars = {
             "loss": float(loss.detach()),
-            "entropy": float(entropies_B.detach().mean()),
+            "entropy": float(batch.entropies_B.detach().mean()),
             "baseline": float(baseline),
             "mean_reward": math.fsum(rewards) / len(rewards),
             "gradient_norm": norm,
+            **self._strategy.watch(batch),
         }
         return Gradient(self._gradient.numpy().copy(), scalars)
 
     def _load(self, weights: Vector) -> None:
         self._weights.copy_(torch.from_numpy(np.ascontiguousarray(weights)))
+
+
+def _rows(values_BT: torch.Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in values_BT.tolist())

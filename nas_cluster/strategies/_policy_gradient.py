@@ -1,9 +1,13 @@
-"""What REINFORCE and its relatives share: a controller, an Adam optimizer, a moving-average baseline."""
+"""What REINFORCE and its relatives share: a controller, an Adam optimizer, a moving-average baseline.
+
+Shapes: B children, T decisions.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -19,7 +23,24 @@ from nas_cluster.strategies.base import Proposer, State, Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PolicyGradient"]
+__all__ = ["Minibatch", "PolicyGradient"]
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """What a loss is computed from.
+
+    log_probs_BT: of the children's decisions under the weights at hand, with gradient. sampled_log_probs_BT, _B: under
+    the weights that sampled them; by decision only where the strategy asks for it.
+    baseline: from the rewards before this minibatch.
+    """
+
+    log_probs_BT: Tensor
+    entropies_B: Tensor
+    rewards_B: Tensor
+    baseline: float
+    sampled_log_probs_B: Tensor
+    sampled_log_probs_BT: Tensor | None = None
 
 
 class PolicyGradient(Strategy):
@@ -56,9 +77,18 @@ class PolicyGradient(Strategy):
             baseline = reward if baseline is None else baseline + (1 - self.baseline_decay) * (reward - baseline)
         return {**state, "baseline": baseline}
 
+    @property
+    def wants_step_log_probs(self) -> bool:
+        """Whether proposals record the log-probability of every decision, for `Minibatch.sampled_log_probs_BT`."""
+        return False
+
     @abstractmethod
-    def loss(self, log_probs_B: Tensor, entropies_B: Tensor, rewards_B: Tensor, baseline: float) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         """The scalar to descend for one minibatch."""
+
+    def watch(self, batch: Minibatch) -> dict[str, float]:
+        """Further numbers for people, besides loss, entropy, baseline and gradient norm."""
+        return {}
 
     def proposer(self, spec: DecisionSpec) -> Proposer:
         """The controller in this process."""

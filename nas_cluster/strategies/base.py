@@ -28,11 +28,16 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Proposal:
-    """m architectures from one proposer: what is recorded before any is trained."""
+    """m architectures from one proposer: what is recorded before any is trained.
+
+    log_probs, entropies: of whole sequences, in nats; None where no policy gave them (a mutation).
+    step_log_probs: of every decision (m, T), from strategies whose gradients need them later.
+    """
 
     tokens: tuple[Tokens, ...]
-    log_probs: tuple[float, ...]
-    entropies: tuple[float, ...]
+    log_probs: tuple[float | None, ...]
+    entropies: tuple[float | None, ...]
+    step_log_probs: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,10 @@ class Proposer(Protocol):
     def gradient(
         self, weights: Vector, state: State, spec: DecisionSpec, proposal: Proposal, rewards: Sequence[float]
     ) -> Gradient:
-        """Gradient of the loss at `weights` for the proposal's rewards. `state` holds only earlier rewards."""
+        """Gradient of the loss at `weights` for the proposal's rewards; `state` does not hold these rewards yet.
+
+        The proposal is what was recorded of `propose`: fewer children, where others are controls.
+        """
         ...
 
 
@@ -73,6 +81,12 @@ class Strategy(Component, ABC):
         """False when rewards change nothing (random search); its gradients are empty vectors."""
         return True
 
+    @property
+    def learning_epochs(self) -> int:
+        """Gradients taken from one minibatch. One is taken at the weights that sampled it; several follow each other,
+        each at the weights then current, which the loss must correct for (PPO)."""
+        return 1
+
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """Reasons, one line each, why this strategy cannot search `space`."""
         return []
@@ -86,7 +100,8 @@ class Strategy(Component, ABC):
         return {}
 
     def observe(self, state: State, tokens: Sequence[Tokens], rewards: Sequence[float]) -> State:
-        """State after one minibatch, in the order in which the servers applied it. Pure; imports no torch."""
+        """State after one minibatch, in the order in which the servers applied it, with its last gradient. Pure;
+        imports no torch."""
         return state
 
     @abstractmethod

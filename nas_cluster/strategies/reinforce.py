@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nas_cluster.strategies._policy_gradient import PolicyGradient
+from nas_cluster.strategies._policy_gradient import Minibatch, PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ __all__ = ["Reinforce"]
 class Reinforce(PolicyGradient):
     """Raise the log-probability of each child in proportion to how far its reward is above the baseline."""
 
-    def loss(self, log_probs_B: Tensor, entropies_B: Tensor, rewards_B: Tensor, baseline: float) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         """-(1/m) sum_k (R_k - b) log P(tokens_k) - entropy_weight * mean entropy."""
-        policy = -((rewards_B - baseline) * log_probs_B).mean()
-        return policy - self.entropy_weight * entropies_B.mean()
+        policy = -((batch.rewards_B - batch.baseline) * batch.log_probs_BT.sum(1)).mean()
+        return policy - self.entropy_weight * batch.entropies_B.mean()

@@ -47,6 +47,7 @@ def check_controller(controller: Controller) -> None:
         assert torch.equal(entropies_B, sample.entropies_B)
         steps_BT, _ = network.step_log_probs(s, sample.tokens_BT)
         assert torch.allclose(steps_BT.sum(1), log_probs_B)
+        assert torch.equal(steps_BT, sample.step_log_probs_BT), "sample must give what step_log_probs gives"
     every = torch.tensor(list(itertools.product(*(range(d.cardinality) for d in spec))))
     total = network.log_prob(spec, every)[0].exp().sum()
     assert abs(float(total.detach()) - 1) < 1e-5, f"probabilities sum to {float(total)}"

@@ -220,7 +220,7 @@ def test_the_final_snapshot_holds_every_gradient_once(simulated_job, tmp_path):
     for shard in meta["shards"]:
         assert shard["adam_updates"] == len(record.batches())
         last = {r: max(b.update for b in record.batches() if b.replica == r) for r in range(3)}
-        assert {int(r): u for r, u in shard["last_update"].items()} == last
+        assert {int(r): number for r, number in shard["last_push"].items()} == last
 
 
 def test_every_run_writes_tensorboard_scalars(simulated_job, tmp_path):

@@ -64,7 +64,7 @@ def test_rows_come_back_as_they_were(run):
     assert stored[0].evaluation == Evaluation(metric=0.5, seconds=1.0, parameters=7)
     assert stored[0].child.tokens == (0, 2**61)
     assert record.batch(0, 0) == dataclasses.replace(
-        row, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
+        row, epochs=1, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
     )
     assert [e.kind for e in record.events()] == ["fault"]
     assert record.counts() == {"planned": 8, "done": 1, "ok": 1, "failed": 0, "cached": 0}
@@ -89,7 +89,7 @@ def test_a_minibatch_may_be_extended_but_no_child_planned_twice(run):
         assert len(journal.batch_children(0, 0)) == 8
         with pytest.raises(sqlite3.IntegrityError):
             journal.plan(row, children[:1])
-        assert journal.replicas_with_unapplied() == [(0, 0)]
+        assert journal.first_unapplied() == {0: (0, 0)}
 
 
 def test_a_transaction_is_whole_or_nothing(run):

@@ -6,10 +6,11 @@ that of the cell before where it is taken as it is (in the first cell: the stem'
 
 from __future__ import annotations
 
-import torch
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nas_cluster.nn.concatenate import concatenate
 from nas_cluster.nn.convolutions import ConvNorm, FactorisedReduction
 from nas_cluster.nn.drop_path import drop_path
 from nas_cluster.nn.feature_map import FeatureMap
@@ -68,7 +69,7 @@ class CellModule(nn.Module):
             assert state is not None
             name = str(number)
             outputs.append(self.calibrate[name](state.raw) if name in self.calibrate else state.raw)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+        return concatenate(outputs)
 
 
 def _adjusted(filters: int, channels: int, before: tuple[int, bool] | None) -> tuple[nn.Module | None, int]:
@@ -107,7 +108,7 @@ class _BlockModule(nn.Module):
             results.append(drop_path(y, keep) if keep is not None and drops else y)
         first, second = results
         if self.merge is not None:
-            merged: Tensor = self.merge(F.relu(torch.cat(results, 1), inplace=True))
+            merged: Tensor = self.merge(F.relu(concatenate(results), inplace=True))
             return merged
         if self._fresh[0]:
             return first.add_(second)

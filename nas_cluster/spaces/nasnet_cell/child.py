@@ -13,6 +13,7 @@ from nas_cluster.nn.auxiliary import AuxiliaryHead
 from nas_cluster.nn.convolutions import SameConv2d, initialise_convolutions
 from nas_cluster.nn.drop_path import keep_probabilities
 from nas_cluster.nn.feature_map import FeatureMap
+from nas_cluster.nn.pooling import global_average
 from nas_cluster.spaces.nasnet_cell.architecture import NASNetArchitecture
 from nas_cluster.spaces.nasnet_cell.assembly import assemble, live_maps
 from nas_cluster.spaces.nasnet_cell.cell import CellModule
@@ -86,7 +87,7 @@ class NASNetChild(nn.Module):
         return self._classify(last), auxiliary
 
     def _classify(self, last: FeatureMap) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(last.rectified.mean(dim=(2, 3))))
+        logits: Tensor = self.classifier(self.dropout(global_average(last.rectified)))
         return logits
 
     def _run(self, images: Tensor) -> tuple[FeatureMap, FeatureMap | None]:
