@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from nas_cluster.core.errors import ConfigError, nearest
 from nas_cluster.core.task import ImageTask, LanguageTask, Task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Architecture", "SearchSpace"]
+__all__ = ["Architecture", "SearchSpace", "SharedNetwork"]
 
 
 class Architecture(Options):
@@ -31,6 +31,23 @@ class Architecture(Options):
 
 
 A = TypeVar("A", bound=Architecture)
+
+
+class SharedNetwork(Protocol):
+    """What `SearchSpace.build_shared` returns, a torch module called with an architecture.
+
+    Images: `shared(images, architecture)` gives logits, and `training_logits(images, architecture)`, where it exists,
+    those and the auxiliary ones; a buffer `progress` means what it means in a child. Text: `shared(tokens_TB, state,
+    architecture)` gives (features_TBE, state), with `decoder` and `initial_state(B)` as a child has them.
+
+    A child built alone with these tensors computes the same in training mode, dropout aside. Only what the architecture
+    uses is computed, and only that gets a gradient; nothing but parameters is kept from one call to the next (batch
+    norms use the statistics of the batch, also in evaluation).
+    """
+
+    def tensors_of(self, architecture: Any) -> dict[str, Tensor]:
+        """For every parameter of the child of that architecture, by its name, the shared tensor or a view of one."""
+        ...
 
 
 class SearchSpace(Component, ABC, Generic[A]):
@@ -47,6 +64,8 @@ class SearchSpace(Component, ABC, Generic[A]):
     architecture_type: ClassVar[type[Architecture]]
     task_type: ClassVar[type[Task]] = ImageTask
     """What its children can learn; a config that gives them another dataset is refused."""
+    shares_weights: ClassVar[bool] = False
+    """Whether `build_shared` gives a network of which every child is a part."""
 
     @abstractmethod
     def decisions(self) -> DecisionSpec:
@@ -69,6 +88,11 @@ class SearchSpace(Component, ABC, Generic[A]):
 
         Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
         """
+
+    def build_shared(self, task: Any) -> nn.Module:
+        """The network of all children, freshly initialised from torch's global generator: `SharedNetwork` says what it
+        can do. Raises ConfigError where the space, or its `child` options, give children no weights in common."""
+        raise ConfigError(f"space {self.kind!r} has no network of shared weights")
 
     def size_of(self, architecture: A, task: Task) -> tuple[int, int]:
         """(trainable parameters, floating-point operations of one image's or token's forward pass), counted on the meta

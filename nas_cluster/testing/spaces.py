@@ -15,7 +15,7 @@ from nas_cluster.spaces import SearchSpace
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["check_space"]
+__all__ = ["check_shared", "check_space"]
 
 _TASKS: dict[type[Task], tuple[Task, ...]] = {
     ImageTask: (ImageTask(8, 8, 1, 10), ImageTask(17, 23, 3, 4), ImageTask(32, 32, 3, 10)),
@@ -26,7 +26,7 @@ _TASKS: dict[type[Task], tuple[Task, ...]] = {
 def check_space(
     space: SearchSpace[Any], *, samples: int = 20, tasks: Sequence[Task] | None = None, seed: int = 0
 ) -> None:
-    """Decisions, round trips, keys, mutation, children: for `samples` random architectures.
+    """Decisions, round trips, keys, mutation, children: for `samples` random architectures; shared weights for three.
 
     tasks: what children are built for; by default some of the space's `task_type`.
     """
@@ -50,6 +50,8 @@ def check_space(
                 known = [node.id for node in drawing.nodes]
                 assert len(set(known)) == len(known), "node ids must be unique"
                 assert all(edge.source in known and edge.target in known for edge in drawing.edges)
+    if space.shares_weights:
+        check_shared(space, tasks[0], samples=3)
     for wrong in (spec.random(rng)[:-1], (-1,) * len(spec), tuple(d.cardinality for d in spec)):
         _refuses(space, wrong)
 
@@ -122,6 +124,65 @@ def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
     assert torch.allclose(whole_TBE, together_TBE, rtol=1e-4, atol=1e-5), "the state must carry all that was read"
     logits: Tensor = child.decoder(features_TBE)
     return logits
+
+
+def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: int = 3, seed: int = 0) -> None:
+    """Shared weights: for `samples` random architectures, a child with the shared tensors computes the same and gets the
+    same gradients; tensors are shared by reference; nothing else gets a gradient, and nothing else is changed."""
+    import torch
+
+    task = _TASKS[space.task_type][0] if task is None else task
+    torch.manual_seed(seed)
+    shared: Any = space.build_shared(task).double()
+    rng = np.random.default_rng(seed)
+    bank = {p.untyped_storage().data_ptr(): name for name, p in shared.named_parameters()}
+    for _ in range(samples):
+        architecture = space.decode(space.random(rng))
+        child: Any = space.build_child(architecture, task).double().train()
+        tensors = shared.tensors_of(architecture)
+        own = dict(child.named_parameters())
+        assert set(tensors) == set(own), f"tensors_of differs from the child in {sorted(set(tensors) ^ set(own))[:5]}"
+        for name, tensor in tensors.items():
+            assert tensor.untyped_storage().data_ptr() in bank, f"{name} is a copy"
+            assert tensor.shape == own[name].shape, name
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+        before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+        shared.train().zero_grad(set_to_none=True)
+        outputs = []
+        for network, chosen in ((child, ()), (shared, (architecture,))):
+            torch.manual_seed(seed)
+            outputs.append(_outputs(network, chosen, task))
+            sum(part.square().sum() for part in outputs[-1]).backward()  # type: ignore[union-attr]
+        for alone, together in zip(*outputs, strict=True):
+            assert torch.allclose(alone, together, rtol=1e-9, atol=1e-11), "the child and its part of the whole differ"
+        used = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+        for name, parameter in shared.named_parameters():
+            touched = parameter.grad is not None and bool(parameter.grad.any())
+            assert touched <= (parameter.untyped_storage().data_ptr() in used), f"{name} is not used, but has a gradient"
+            assert (parameter.grad is None) or parameter.untyped_storage().data_ptr() in used, f"{name}: no gradient"
+        for name, tensor in tensors.items():
+            if tensor.is_leaf and tensor.grad is not None:
+                assert own[name].grad is not None, name
+                assert torch.allclose(tensor.grad, own[name].grad, rtol=1e-7, atol=1e-9), f"{name}: another gradient"
+        for name, tensor in shared.state_dict().items():
+            assert torch.equal(tensor, before[name]), f"a pass changed {name}"
+
+
+def _outputs(network: Any, chosen: tuple[Any, ...], task: Task) -> list[Tensor]:
+    """What a child (nothing chosen) or a shared network gives for random input, the auxiliary logits included."""
+    import torch
+
+    if isinstance(task, ImageTask):
+        images = torch.randn(4, task.channels, task.height, task.width, dtype=torch.float64)
+        method = getattr(network, "training_logits", None)
+        if method is None:
+            return [network(images, *chosen)]
+        return [logits for logits in method(images, *chosen) if logits is not None]
+    tokens_TB = torch.randint(task.vocabulary, (6, 3))
+    features_TBE, state = network(tokens_TB, network.initial_state(3), *chosen)
+    return [network.decoder(features_TBE), *state]
 
 
 def _refuses(space: SearchSpace[Any], tokens: tuple[int, ...]) -> None:

@@ -1,0 +1,196 @@
+"""NASNet's search space: two cells of B blocks each (Zoph et al. 2018, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from nas_cluster.core.component import Options
+from nas_cluster.core.decisions import Decision, DecisionSpec, Head, Tokens
+from nas_cluster.core.drawing import Drawing
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.task import ImageTask
+from nas_cluster.spaces.base import Architecture, SearchSpace
+from nas_cluster.spaces.nasnet_cell.architecture import (
+    COMBINATIONS,
+    OPERATIONS,
+    Block,
+    Cell,
+    Combination,
+    NASNetArchitecture,
+    Operation,
+    unread,
+)
+from nas_cluster.spaces.nasnet_cell.canonical import canonical_cell
+from nas_cluster.spaces.nasnet_cell.pictures import draw_cell, summarise_cell
+from nas_cluster.spaces.nasnet_cell.published import NASNET_A
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["NASNetCell", "NASNetChildOptions"]
+
+CELLS = ("normal", "reduction")
+_STATES = ("previous cell", "cell before", *(f"block {number}" for number in range(12)))
+
+
+class NASNetChildOptions(Options):
+    """How a child is built from a pair of cells."""
+
+    num_cells: int = Field(2, ge=1)
+    """N: normal cells before, between and after the two reductions, each time."""
+    filters: int = Field(32, ge=2)
+    """F: filters of the first normal cells; each reduction doubles them."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """cifar: a 3x3 convolution; imagenet: one with stride 2 and two reduction cells of F/4 and F/2 filters."""
+    stem_multiplier: int = Field(3, ge=1)
+    """Filters of the stem's convolution: so many times F (cifar) or 32 (imagenet; the mobile network has 1)."""
+    skip_reduction_layer_input: bool = False
+    """The normal cell after a reduction reads, as the cell before, the one that the reduction read (large networks)."""
+    auxiliary: bool = False
+    """A second classifier before the second reduction, in training only (the estimator's `auxiliary_weight`)."""
+    drop_path_keep: float = Field(1.0, gt=0, le=1)
+    """Probability of keeping a path in the last cell at the end of training: 0.6 for CIFAR, 0.7 for the large network."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the classifier's inputs that is dropped: 0.5 for ImageNet."""
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        if self.stem == "imagenet" and self.filters < 8:
+            raise ValueError(f"filters {self.filters}: with the imagenet stem, whose cells have a quarter, at least 8")
+        return self
+
+
+class NASNetCell(SearchSpace[NASNetArchitecture]):
+    """Per block of either cell: two states, an operation on each, how the two are combined; the normal cell first."""
+
+    architecture_type: ClassVar[type[Architecture]] = NASNetArchitecture
+
+    blocks: int = Field(5, ge=1, le=12)
+    """B: blocks of a cell."""
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = OPERATIONS
+    combinations: Annotated[tuple[Combination, ...], Field(min_length=1)] = COMBINATIONS
+    selection: Literal["choice", "pointer"] = "choice"
+    """How states are chosen: softmax over their numbers, or attention over the steps that made them."""
+    child: NASNetChildOptions = NASNetChildOptions()
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        for name in ("operations", "combinations"):
+            words = getattr(self, name)
+            if len(set(words)) < len(words):
+                raise ValueError(f"{name}: each may be named once, got {list(words)}")
+        return self
+
+    def decisions(self) -> DecisionSpec:
+        """Per block: state 1, state 2, operation 1, operation 2, combination (the paper's order).
+
+        A decision between one option is left out. With pointers each cell begins with an anchor for either input, and
+        every block but the last ends with one; later blocks attend to these steps.
+        """
+        decisions: list[Decision] = []
+        for cell in CELLS:
+            anchors: list[int] = []
+            for number in range(-2, self.blocks):
+                if number >= 0:
+                    decisions += self._block_decisions(cell, number, tuple(anchors))
+                if self.selection == "pointer" and number < self.blocks - 1:
+                    anchors.append(len(decisions))
+                    decisions.append(Decision(f"{cell}.{_STATES[number + 2].replace(' ', '_')}", "anchor", 1, "anchor"))
+        return DecisionSpec(decisions)
+
+    def _block_decisions(self, cell: str, number: int, anchors: tuple[int, ...]) -> Iterator[Decision]:
+        states = number + 2
+        for half in (1, 2):
+            head: Head = self.selection
+            group = f"{cell}_input" if head == "pointer" else f"{cell}_input_of_{states}"
+            name = f"{cell}.block_{number}.input_{half}"
+            yield Decision(name, head, states, group, anchors, _STATES[:states])
+        for part, words in self._words():
+            if len(words) > 1:
+                group = f"{cell}_{part.partition('_')[0]}"
+                yield Decision(f"{cell}.block_{number}.{part}", "choice", len(words), group, labels=words)
+
+    def _words(self) -> list[tuple[str, tuple[str, ...]]]:
+        """What is chosen by name in every block, in order."""
+        halves = [(f"operation_{half}", self.operations) for half in (1, 2)]
+        return [*halves, ("combination", self.combinations)]
+
+    def decode(self, tokens: Sequence[int]) -> NASNetArchitecture:
+        """Tokens (T) to a pair of cells, whose unread blocks are their output."""
+        spec = self.decisions()
+        chosen = dict(zip((d.name for d in spec), spec.check(tokens), strict=True))
+        cells = {}
+        for cell in CELLS:
+            blocks = []
+            for number in range(self.blocks):
+                name = f"{cell}.block_{number}"
+                first, second, combination = (words[chosen.get(f"{name}.{part}", 0)] for part, words in self._words())
+                inputs = chosen[f"{name}.input_1"], chosen[f"{name}.input_2"]
+                blocks.append({"inputs": inputs, "operations": (first, second), "combination": combination})
+            cells[cell] = {"blocks": blocks}
+        return NASNetArchitecture.model_validate(cells)
+
+    def encode(self, architecture: NASNetArchitecture) -> Tokens:
+        """Inverse of `decode`. Raises ValueError: the cell, and what of it this space does not have."""
+        chosen: dict[str, int] = {}
+        for name in CELLS:
+            cell: Cell = getattr(architecture, name)
+            if cell.concat is not None:
+                rule = list(unread(cell.blocks))
+                raise ValueError(
+                    f"{name} cell: concatenates the states {list(cell.concat)}; cells of this space concatenate those "
+                    f"that no block reads, here {rule}"
+                )
+            if len(cell.blocks) != self.blocks:
+                raise ValueError(f"{name} cell: {len(cell.blocks)} blocks, the space has {self.blocks}")
+            for number, block in enumerate(cell.blocks):
+                values = (*block.operations, block.combination)
+                for (part, words), value in zip(self._words(), values, strict=True):
+                    if value not in words:
+                        raise ValueError(f"{name} cell, block {number}: {value} is not among {list(words)}")
+                    chosen[f"{name}.block_{number}.{part}"] = words.index(value)
+                for half, state in enumerate(block.inputs, start=1):
+                    chosen[f"{name}.block_{number}.input_{half}"] = state
+        return tuple(chosen.get(d.name, 0) for d in self.decisions())
+
+    def canonical(self, architecture: NASNetArchitecture) -> NASNetArchitecture:
+        """Halves and blocks of both cells in a fixed order (canonical.py)."""
+        return NASNetArchitecture(
+            normal=canonical_cell(architecture.normal), reduction=canonical_cell(architecture.reduction)
+        )
+
+    def check(self, task: ImageTask) -> None:
+        """Raise ConfigError when the stem is too large for the images."""
+        if self.child.stem == "imagenet" and min(task.height, task.width) < 3:
+            raise ConfigError(f"space.child.stem: imagenet needs images of 3x3 pixels or more, not {task}")
+
+    def build_child(self, architecture: NASNetArchitecture, task: ImageTask) -> nn.Module:
+        """The child network (child.py)."""
+        from nas_cluster.spaces.nasnet_cell.child import NASNetChild
+
+        return NASNetChild(architecture, task, self.child)
+
+    def summary(self, architecture: NASNetArchitecture) -> str:
+        """Both cells as `sep5·0+sep3·1 ...`: operation and state, twice per block."""
+        return " / ".join(summarise_cell(getattr(architecture, cell)) for cell in CELLS)
+
+    def draw(self, architecture: NASNetArchitecture) -> list[Drawing]:
+        """The normal cell and the reduction cell."""
+        return [draw_cell(getattr(architecture, cell), f"{cell} cell") for cell in CELLS]
+
+    @classmethod
+    def named(cls) -> Mapping[str, NASNetArchitecture]:
+        """`nasnet_a`: the cells of the paper's Figure 4, with the released networks' concatenations."""
+        cells = {
+            name: Cell(
+                blocks=tuple(
+                    Block(inputs=(first[0], second[0]), operations=(first[1], second[1])) for first, second in blocks
+                ),
+                concat=concat,
+            )
+            for name, (blocks, concat) in NASNET_A.items()
+        }
+        return {"nasnet_a": NASNetArchitecture(**cells)}
