@@ -29,6 +29,8 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
     layout = Layout.of(weights)
     slices = shard_slices(layout.size, topology.parameter_shards)
     at_once = topology.controller_replicas * topology.children_per_replica
+    gradients = topology.controller_replicas if config.mode == "synchronous" else topology.accumulate
+    per_update = topology.children_per_replica * gradients
     plan: dict[str, Any] = {
         "topology": {
             "parameter_shards": topology.parameter_shards,
@@ -47,7 +49,7 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
             "strategy": config.strategy.kind,
             "parameters": layout.size,
             "largest_shard": max(part.stop - part.start for part in slices),
-            "updates": None if budget.max_children is None else budget.max_children // topology.children_per_replica,
+            "updates": None if budget.max_children is None else budget.max_children // per_update,
         },
         "budget": {name: value for name, value in budget.model_dump().items() if value is not None},
     }

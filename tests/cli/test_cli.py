@@ -73,6 +73,7 @@ def test_plan_starts_nothing(cli, config_file, tmp_path):
     plan = json.loads(out)
     assert plan["controller"]["parameters"] > 1000
     assert plan["first_children"][0]["parameters"] > 0
+    assert plan["controller"]["updates"] == 10  # rounds of 2 replicas with 3 children each
     assert plan["cost"]["operations_in_all"] == pytest.approx(60 * plan["cost"]["operations_per_child"])
 
 
