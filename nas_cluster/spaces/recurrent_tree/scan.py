@@ -7,6 +7,8 @@ Backward (factors.py): in a tree of elementwise operations the gradient at the r
 product of the derivatives on the way. The factors of all steps are computed at once, before the loop over time, so that
 a step back is the same few operations for every architecture. The weights' gradients are one product each, after it.
 
+Results go to buffers (`out=`): no allocation per step, and nothing that autocast would turn into another type.
+
 Shapes: T steps, B texts, I inputs, H units, L leaves' units side by side, M those of leaves that do not add, S slots.
 """
 
@@ -116,7 +118,8 @@ class _Scan(torch.autograd.Function):
         read_TBH = torch.cat([h_BH[None], h_TBH[:-1]])
         if mask_BH is not None:
             read_TBH *= mask_BH
-        hidden_grad_HL = read_TBH.view(rows, -1).t() @ leaf_NL
+        hidden_grad_HL = torch.empty_like(hidden_weight_HL)
+        torch.mm(read_TBH.view(rows, -1).t(), leaf_NL, out=hidden_grad_HL)
         x_NI = x_TBI.reshape(rows, -1)
         input_grad_IL = torch.empty_like(input_weight_IL)
         if added:
@@ -125,9 +128,10 @@ class _Scan(torch.autograd.Function):
             torch.mm(x_NI.t(), input_NM, out=input_grad_IL[:, added:])
         dx_TBI = None
         if ctx.needs_input_grad[1]:
-            dx_NI = leaf_NL[:, :added] @ input_weight_IL[:, :added].t()
+            dx_NI = torch.empty_like(x_NI)
+            torch.mm(leaf_NL[:, :added], input_weight_IL[:, :added].t(), out=dx_NI)
             if input_NM.shape[1]:
-                dx_NI.addmm_(input_NM, input_weight_IL[:, added:].t())
+                torch.addmm(dx_NI, input_NM, input_weight_IL[:, added:].t(), out=dx_NI)
             dx_TBI = dx_NI.view(x_TBI.shape)
         return None, dx_TBI, dh_BH, dc_BH, input_grad_IL, hidden_grad_HL, None
 
