@@ -49,7 +49,9 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
             "strategy": config.strategy.kind,
             "parameters": layout.size,
             "largest_shard": max(part.stop - part.start for part in slices),
-            "updates": None if budget.max_children is None else budget.max_children // per_update,
+            "updates": None
+            if budget.max_children is None
+            else budget.max_children // per_update * config.strategy.learning_epochs,
         },
         "budget": {name: value for name, value in budget.model_dump().items() if value is not None},
     }

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_cluster.cluster.admission import make_admissions
 from nas_cluster.cluster.child_pool import ChildPool, Scored, SpawnWorker
 from nas_cluster.cluster.group_commit import GroupCommit
 from nas_cluster.cluster.messages import (
@@ -86,11 +86,7 @@ class Coordinator:
         self._shards: list[ShardClient] = []
         self._stopping: str | None = None
         self._failure: BaseException | None = None
-        self._rounds_open: dict[int, bool] = {}
-        self._last_round = -1
-        self._admitted = 0
-        self._used: set[int] = set()
-        self._first_free = 0
+        self._admissions = make_admissions(config, self._journal, self._over)
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -109,10 +105,7 @@ class Coordinator:
         await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
         self._shards = shards
         self._open_minibatches.clear()
-        self._admitted = self._journal.counts()["planned"]
-        self._used = self._journal.used_numbers()
-        self._first_free = next(number for number in count() if number not in self._used)
-        self._last_round = self._journal.last_update()
+        self._admissions.reload()
         return await self._snapshots.restore(shards)
 
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]:
@@ -171,15 +164,13 @@ class Coordinator:
 
     async def admit(self, replica: int, update: int) -> Admission | None:
         """Leave to sample minibatch `update`, or None when the search is over or stopping."""
-        if self._config.mode == "synchronous":
-            admission = self._admit_round(replica, update)
-        else:
+        if self._config.mode == "asynchronous":
             await self._pool.wait_below(2 * self._pool.slots)
-            admission = self._admit_one(replica, update)
+        if self._stopping is not None:
+            return None
+        admission = self._admissions.admit(replica, update)
         if admission is not None and self._phases is not None:
-            per_batch = self._config.topology.children_per_replica
-            number = update if self._config.mode == "synchronous" else admission.first_number // per_batch
-            if not await self._after_phases(self._phases, number):
+            if not await self._after_phases(self._phases, self._admissions.place(admission, update)):
                 return None
             self._open_minibatches.add((replica, update))
         return admission
@@ -201,50 +192,8 @@ class Coordinator:
         async with self._minibatch_over:
             self._minibatch_over.notify_all()
 
-    def _admit_one(self, replica: int, update: int) -> Admission | None:
-        """In asynchronous mode each minibatch takes the next numbers."""
-        recorded = self._journal.batch_children(replica, update)
-        if recorded and self._stopping is None:
-            return Admission(recorded[0].child.number, len(recorded))
-        if replica >= self._config.topology.controller_replicas or self._over():
-            return None
-        wanted, most = self._config.topology.children_per_replica, self._config.budget.max_children
-        allowed = wanted if most is None else min(wanted, most - self._admitted)
-        if allowed <= 0:
-            return None
-        self._admitted += allowed
-        return Admission(self._take_numbers(allowed), allowed)
-
-    def _take_numbers(self, count: int) -> int:
-        """The first of `count` unused numbers in a row. What a crash left unused is filled where it is long enough."""
-        first = self._first_free
-        while not self._used.isdisjoint(range(first, first + count)):
-            first += 1
-        self._used.update(range(first, first + count))
-        while self._first_free in self._used:
-            self._first_free += 1
-        return first
-
-    def _admit_round(self, replica: int, update: int) -> Admission | None:
-        """In synchronous mode numbers follow from the round, and a round is open to all replicas or to none. One that
-        was begun before a crash is open again, whatever budget was used up in it."""
-        topology, most = self._config.topology, self._config.budget.max_children
-        opened = update <= self._last_round or not self._over()
-        if self._stopping is not None or not self._rounds_open.setdefault(update, opened):
-            return None
-        minibatch = topology.children_per_replica
-        first = (update * topology.controller_replicas + replica) * minibatch
-        allowed = minibatch if most is None else min(minibatch, most - first)
-        return Admission(first, allowed) if allowed > 0 else None
-
     def _over(self) -> bool:
         return self._stopping is not None or self._tally.budget_used()
-
-    def _learns_from(self, update: int) -> bool:
-        """A synchronous round that the budget cut off is recorded and not learned from: some replicas have no part."""
-        topology, most = self._config.topology, self._config.budget.max_children
-        per_round = topology.controller_replicas * topology.children_per_replica
-        return self._config.mode == "asynchronous" or most is None or (update + 1) * per_round <= most
 
     # -- children ------------------------------------------------------------------------------------------------------
 
@@ -290,7 +239,7 @@ class Coordinator:
         )
         rewards = tuple(row.reward for row in learning if row.reward is not None)
         first = rows[0].child
-        return BatchResult(proposal, rewards, self._learns_from(first.child_id.update), first.stage)
+        return BatchResult(proposal, rewards, self._admissions.learns_from(first.child_id.update), first.stage)
 
     def _planned(self, request: BatchRequest, index: int) -> ChildRow:
         """The row of a child that was never planned before. A control's tokens are drawn here, not by the replica."""

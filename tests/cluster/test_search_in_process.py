@@ -138,6 +138,28 @@ def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(sim
         assert all(b.outcome == "applied" for b in record.batches())
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("bound", [None, 2])
+def test_a_batch_may_mix_children_of_several_replicas(simulated_job, bound):
+    """PPO's epochs over batches of four children of six replicas: every gradient counts and nobody waits for ever."""
+    config = simulated_job(
+        mode="asynchronous",
+        estimator={"duration": {"seconds": 0.005, "sigma": 1.5}},
+        budget={"max_children": 50},
+        control={"share": 0.2},
+        **with_topology(
+            LEARNERS["ppo"], controller_replicas=6, children_per_replica=1, accumulate=4, max_staleness=bound
+        ),
+    )
+    outcome, record = search(config)
+    assert outcome.ended == "done"
+    assert gradients(config, record) == 40 * 3
+    assert outcome.progress.updates == 40 * 3 // 4
+    assert all(b.epochs == 3 and b.applied_at is not None for b in record.batches())
+    if bound is not None:
+        assert max(b.staleness for b in record.batches()) <= bound
+
+
 @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
 @pytest.mark.parametrize("learner", ["reinforce", "evolution"])
 def test_a_space_that_grows_is_searched_and_resumed_by_one_controller(simulated_job, mode, learner):
