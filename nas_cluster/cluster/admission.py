@@ -71,7 +71,7 @@ class Rounds(Admissions):
 
 
 class Minibatches(Admissions):
-    """Asynchronous: each minibatch takes the next numbers; what a crash left unused is filled where it is long enough."""
+    """Asynchronous: each minibatch takes the next numbers; what a crash left unused is filled when long enough."""
 
     def reload(self) -> None:
         """Numbers of planned children are taken."""
