@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nas_cluster.config.loading import write_yaml
-from nas_cluster.core.component import build_component
+from nas_cluster.core.component import build_component, find_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import CAUSES
+from nas_cluster.estimators import Estimator
 from nas_cluster.report import charts
 from nas_cluster.report.arms import compare_arms
 from nas_cluster.report.drawing import svg_of
@@ -93,14 +94,23 @@ def _tiles(record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow])
     best = top[0] if top else None
     tiles = [("children", f"{counts['done']:,}", f"of {most:,}" if most else "done")]
     if best is not None and best.evaluation is not None and best.evaluation.metric is not None:
-        tiles.append(("best metric", f"{best.evaluation.metric:.4f}", f"child {best.child.child_id}"))
-        tiles.append(("best reward", f"{best.reward:.4f}", "accuracy to reward as configured"))
+        metric = _metric_name(record)
+        tiles.append((f"best {metric}", f"{best.evaluation.metric:.4f}", f"child {best.child.child_id}"))
+        tiles.append(("best reward", f"{best.reward:.4f}", f"from the {metric}, as configured"))
     rate = 3600 * counts["done"] / active if active else 0
     tiles.append(("children per hour", f"{rate:,.0f}", f"{active / 60:.1f} minutes of running"))
     tiles.append(("failed", f"{counts['failed']:,}", f"{100 * counts['failed'] / max(1, counts['done']):.1f} %"))
     tiles.append(("from the cache", f"{counts['cached']:,}", "answered without training"))
     tiles.append(("sessions", f"{len(record.sessions())}", "lifetimes of the driver"))
     return tiles
+
+
+def _metric_name(record: RunRecord) -> str:
+    """What the metric is called, or just that, where the estimator's code is not here."""
+    try:
+        return find_component(Estimator, record.config["estimator"]["kind"]).metric_name  # type: ignore[type-abstract]
+    except ConfigError:
+        return "metric"
 
 
 def _reward_chart(done: Sequence[ChildRow]) -> Markup | None:
