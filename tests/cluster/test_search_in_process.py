@@ -18,7 +18,7 @@ PPO = {"kind": "ppo", "learning_rate": 0.01, "controller": SMALL}
 EVOLUTION = {"kind": "regularized_evolution", "population": 15, "tournament": 4}
 LEARNERS = {
     "reinforce": {},
-    "ppo": {"strategy": {**PPO, "epochs": 3, "ratio": "token"}},
+    "ppo": {"strategy": {**PPO, "epochs": 3, "ratio": "token"}, "topology": {"snapshot_every": 2}},
     "ppo_control": {
         "strategy": {**PPO, "epochs": 2},
         "control": {"share": 0.8},
@@ -27,7 +27,8 @@ LEARNERS = {
     "evolution": {"strategy": EVOLUTION},
     "evolution_control": {"strategy": EVOLUTION, "control": {"share": 0.3}},
 }
-"""What replaces `simulated_job`'s sections. In `ppo_control` most minibatches, and some rounds, hold controls only."""
+"""What replaces `simulated_job`'s sections. PPO's snapshots fall between epochs; in `ppo_control` most minibatches, and
+some rounds, hold controls only."""
 
 some_learners = pytest.mark.parametrize("learner", ["reinforce", "ppo_control", "evolution_control"])
 
@@ -136,6 +137,29 @@ def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(sim
     if how == "wait":
         assert max(b.staleness for b in record.batches()) <= 4
         assert all(b.outcome == "applied" for b in record.batches())
+
+
+def test_controls_are_drawn_by_their_number_and_teach_nothing(simulated_job, tmp_path):
+    faults = {"faults": {57: "exception", 58: "exception"}}
+    control = {"control": {"share": 0.3}, "estimator": faults, "failures": {"reward": -1.0}}
+    _, evolved = search(simulated_job(name="evolved", strategy=EVOLUTION, **control))
+    _, learned = search(simulated_job(name="learned", **control))
+    drawn = [
+        {row.child.number: row.child.tokens for row in record.children() if row.arm == "control"}
+        for record in (evolved, learned)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 18
+    taught = [row for row in sorted(evolved.children(), key=lambda row: row.child.number) if row.arm == "search"]
+    (_, _, meta), _ = SnapshotStore(tmp_path / "evolved" / SNAPSHOTS).newest_good(evolved.snapshots())
+    assert meta["shards"][0]["state"]["population"] == [[list(r.child.tokens), r.reward] for r in taught[-15:]]
+    assert -1.0 in [r.reward for r in taught[-15:]], "failed children are members"
+    baseline = None
+    for row in sorted(learned.children(), key=lambda row: row.child.number):
+        if row.arm == "search":
+            baseline = row.reward if baseline is None else baseline + 0.05 * (row.reward - baseline)
+    (_, _, meta), _ = SnapshotStore(tmp_path / "learned" / SNAPSHOTS).newest_good(learned.snapshots())
+    assert meta["shards"][0]["state"]["baseline"] == pytest.approx(baseline)
 
 
 @pytest.mark.timeout(60)
