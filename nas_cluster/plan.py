@@ -49,13 +49,9 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
             "strategy": config.strategy.kind,
             "parameters": layout.size,
             "largest_shard": max(part.stop - part.start for part in slices),
-<<<<<<< HEAD
             "updates": None
             if budget.max_children is None
             else budget.max_children // per_update * config.strategy.learning_epochs,
-=======
-            "updates": None if budget.max_children is None else budget.max_children // topology.children_per_replica,
->>>>>>> engine
         },
         "budget": {name: value for name, value in budget.model_dump().items() if value is not None},
     }
