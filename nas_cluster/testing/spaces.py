@@ -58,18 +58,23 @@ def _check_round_trips(space: SearchSpace[Any], tokens: tuple[int, ...], archite
 def _check_child(space: SearchSpace[Any], architecture: Any, task: ImageTask) -> None:
     import torch
 
+    from nas_cluster.nn.auxiliary import training_logits
+
     torch.manual_seed(0)
     try:
         child = space.build_child(architecture, task)
     except InvalidArchitecture:
         return
     images = torch.randn(2, task.channels, task.height, task.width)
-    logits = child(images)
-    assert logits.shape == (2, task.classes)
-    assert bool(torch.isfinite(logits).all()), "a fresh child must give finite logits"
-    logits.square().sum().backward()
+    given = [logits for logits in training_logits(child, images) if logits is not None]
+    for logits in given:
+        assert logits.shape == (2, task.classes)
+        assert bool(torch.isfinite(logits).all()), "a fresh child must give finite logits"
+    torch.stack(given).square().sum().backward()  # type: ignore[no-untyped-call]
     missing = [name for name, p in child.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing, f"parameters without gradient: {missing}"
+    with torch.no_grad():
+        assert child.eval()(images).shape == (2, task.classes)
     torch.manual_seed(0)
     twin = space.build_child(architecture, task)
     with torch.device("meta"):
