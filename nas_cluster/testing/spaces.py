@@ -91,11 +91,17 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: Task) -> None
 
 
 def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
+    """Logits of two images, those of an auxiliary classifier beside them."""
     import torch
 
-    logits: Tensor = child(torch.randn(2, task.channels, task.height, task.width))
-    assert logits.shape == (2, task.classes)
-    return logits
+    from nas_cluster.nn.auxiliary import training_logits
+
+    images = torch.randn(2, task.channels, task.height, task.width)
+    with torch.no_grad():
+        assert child.eval()(images).shape == (2, task.classes)
+    given = [logits for logits in training_logits(child.train(), images) if logits is not None]
+    assert all(logits.shape == (2, task.classes) for logits in given)
+    return torch.stack(given)
 
 
 def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
