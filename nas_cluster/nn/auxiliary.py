@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +39,7 @@ class AuxiliaryHead(nn.Module):
         return logits
 
 
-def training_logits(child: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+def training_logits(child: Any, images: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits of a child and, where it has an auxiliary classifier, that one's too.
 
     A child of any space may have a method `training_logits(images) -> (logits, auxiliary logits or None)`; without one

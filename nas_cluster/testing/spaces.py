@@ -166,7 +166,9 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
         used = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for name, parameter in shared.named_parameters():
             touched = parameter.grad is not None and bool(parameter.grad.any())
-            assert touched <= (parameter.untyped_storage().data_ptr() in used), f"{name} is not used, but has a gradient"
+            assert touched <= (parameter.untyped_storage().data_ptr() in used), (
+                f"{name} is not used, but has a gradient"
+            )
             assert (parameter.grad is None) or parameter.untyped_storage().data_ptr() in used, f"{name}: no gradient"
         for name, tensor in tensors.items():
             if tensor.is_leaf and tensor.grad is not None:

@@ -20,7 +20,7 @@ from nas_cluster.training.precision import choose_precision
 from nas_cluster.training.settings import TrainingSettings
 from nas_cluster.training.step import TrainingStep
 
-__all__ = ["TrainingResult", "evaluate", "train_image_classifier"]
+__all__ = ["TrainingResult", "classification_loss", "evaluate", "train_image_classifier"]
 
 
 @dataclass
@@ -84,7 +84,22 @@ def train_image_classifier(
     return result
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
+def classification_loss(
+    model: Any, store: ImageStore, rows_6B: Tensor, settings: TrainingSettings, dtype: torch.dtype
+) -> Tensor:
+    """Mean cross entropy of one batch of an index plan, and the auxiliary classifier's times its weight."""
+    exact = torch.float32 if dtype == torch.bfloat16 else dtype
+    images, labels = store.training_batch(rows_6B, exact)
+    with _autocast(store.device, dtype):
+        logits, auxiliary = training_logits(model, images)
+    loss = F.cross_entropy(logits.to(exact), labels, label_smoothing=settings.label_smoothing)
+    if auxiliary is None:
+        return loss
+    aside = F.cross_entropy(auxiliary.to(exact), labels, label_smoothing=settings.label_smoothing)
+    return loss + settings.auxiliary_weight * aside
+
+
+def evaluate(model: Any, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
     """Accuracy of `model` on batches of (images, labels), in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
@@ -128,19 +143,10 @@ class _Training(TrainingStep):
         super().__init__(model, optimizer, store.device, settings.gradient_clip)
         self._model = model
         self._store = store
-        self._label_smoothing = settings.label_smoothing
-        self._auxiliary_weight = settings.auxiliary_weight
+        self._settings = settings
         self.progress = dict(model.named_buffers()).get("progress", torch.zeros((), device=store.device))
         self._dtype = dtype
 
     def loss(self, rows_6B: Tensor) -> Tensor:
-        """Mean cross entropy of the batch, and the auxiliary classifier's times its weight."""
-        exact = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
-        images, labels = self._store.training_batch(rows_6B, exact)
-        with _autocast(self._store.device, self._dtype):
-            logits, auxiliary = training_logits(self._model, images)
-        loss = F.cross_entropy(logits.to(exact), labels, label_smoothing=self._label_smoothing)
-        if auxiliary is None:
-            return loss
-        aside = F.cross_entropy(auxiliary.to(exact), labels, label_smoothing=self._label_smoothing)
-        return loss + self._auxiliary_weight * aside
+        """`classification_loss` of the model."""
+        return classification_loss(self._model, self._store, rows_6B, self._settings, self._dtype)

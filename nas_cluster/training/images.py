@@ -89,7 +89,11 @@ class ImageStore:
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out images and labels in order. One batch at a time is in memory as float32."""
-        for index_B in _chunks(torch.from_numpy(self.validation).to(self.device), _EVALUATION_BATCH):
+        return self.batches_of(self.validation)
+
+    def batches_of(self, indices: Indices) -> Iterator[tuple[Tensor, Tensor]]:
+        """These images of the training set without augmentation, in order."""
+        for index_B in _chunks(torch.from_numpy(indices).to(self.device), _EVALUATION_BATCH):
             yield self._centre(self._train.index_select(0, index_B)), self._train_labels.index_select(0, index_B)
 
     def test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:

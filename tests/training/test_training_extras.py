@@ -62,7 +62,10 @@ def test_a_child_is_told_how_far_its_training_is():
 
 
 def test_batch_norm_follows_the_settings_and_else_the_child():
-    for given, expected in (({}, (1e-5, 0.1)), ({"batch_norm_epsilon": 1e-3, "batch_norm_momentum": 0.0003}, (1e-3, 3e-4))):
+    for given, expected in (
+        ({}, (1e-5, 0.1)),
+        ({"batch_norm_epsilon": 1e-3, "batch_norm_momentum": 0.0003}, (1e-3, 3e-4)),
+    ):
         settings, model = settings_of(**given), TwoHeads()
         store = store_of(settings)
         train_image_classifier(model, store, store.plan(0), settings)
