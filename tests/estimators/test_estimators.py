@@ -1,15 +1,18 @@
 """Every estimator on disk."""
 
 import pytest
+from shared_spaces import PickImages, PickText
 from text_space import TextSpace
 
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.core.errors import ChildTooLarge
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.phases import PhaseOrder, SharedState
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.datasets.digits import Digits
 from nas_cluster.datasets.python_docs import PythonDocs
 from nas_cluster.estimators import Estimator, WorkerContext
+from nas_cluster.estimators._sharing import Sharing
 from nas_cluster.estimators.simulated import Simulated, agreement
 from nas_cluster.estimators.train import Train
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
@@ -18,6 +21,8 @@ from nas_cluster.testing import check_estimator
 SMALL = {
     "train": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False},
     "train_language_model": {"epochs": 1, "validation_tokens": 500},
+    "shared_weights": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False},
+    "shared_language_model": {"epochs": 1, "validation_tokens": 5000, "batch_size": 10},
 }
 SPACE = LayerwiseCNN(layers=2, filters=(4, 8))
 
@@ -25,10 +30,40 @@ SPACE = LayerwiseCNN(layers=2, filters=(4, 8))
 @pytest.mark.parametrize("kind", known_kinds(Estimator))
 def test_conformance(kind):
     estimator = find_component(Estimator, kind)(**SMALL.get(kind, {}))
+    sharing = isinstance(estimator, Sharing)
     if estimator.task_type is LanguageTask:
-        check_estimator(estimator, WorkerContext(TextSpace(), PythonDocs(limit=2000), seed=0))
+        space = PickText() if sharing else TextSpace()
+        check_estimator(estimator, WorkerContext(space, PythonDocs(limit=2000), seed=0))
     else:
-        check_estimator(estimator, WorkerContext(SPACE, Digits(), seed=0))
+        check_estimator(estimator, WorkerContext(PickImages() if sharing else SPACE, Digits(), seed=0))
+    assert bool(estimator.check(SPACE)) == sharing, "children that share no weights are refused"
+
+
+@pytest.mark.parametrize("kind", ["shared_weights", "shared_language_model"])
+def test_shared_weights_are_trained_and_scored(kind, tmp_path):
+    """Phases teach the shared network: every child is better than with fresh weights, and the file holds it all."""
+    text = kind == "shared_language_model"
+    settings = {"epochs": 6, "learning_rate": 5.0 if text else 0.1} | ({} if text else {"batch_size": 32})
+    estimator = find_component(Estimator, kind)(**{**SMALL[kind], **settings, "score_on": "validation"})
+    space, dataset = (PickText(), PythonDocs(limit=20_000)) if text else (PickImages(), Digits())
+    context = WorkerContext(space, dataset, seed=0)
+    evaluator = estimator.open(context)
+
+    def scores(shared):
+        children = [Child(ChildId(0, 0, k), k, (k,), {"operation": k}, "", k, shared=shared) for k in range(3)]
+        return [evaluator.evaluate(child).metric for child in children]
+
+    schedule = estimator.phases(dataset.load())
+    fresh, state = scores(None), None
+    for phase in range(settings["epochs"]):
+        tokens = tuple(((step % 3,),) for step in range(schedule.minibatches))
+        result = evaluator.train_phase(PhaseOrder(phase, tokens, state, str(tmp_path / f"{phase}.safetensors")))
+        state = SharedState(phase, str(tmp_path / f"{phase}.safetensors"), result.sha256)
+    trained = scores(state)
+    better = [b < a if text else b > a for a, b in zip(fresh, trained, strict=True)]
+    assert all(better), (fresh, trained)
+    evaluator = estimator.open(context)  # as after a crash
+    assert scores(state) == trained
 
 
 def test_agreement_is_one_exactly_at_the_target():
