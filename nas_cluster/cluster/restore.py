@@ -26,7 +26,7 @@ from nas_cluster.storage.layout import SNAPSHOTS, is_remote
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.snapshots import SnapshotStore
 
-__all__ = ["Snapshots", "join_states", "resplit"]
+__all__ = ["Snapshots", "join_states", "resplit", "states_of"]
 
 
 class Snapshots:
@@ -58,7 +58,7 @@ class Snapshots:
             raise RunError(f"no snapshot of this run can be read ({reasons}): restore its files from a backup")
         row, arrays, meta = found
         self._layout = Layout.from_json(meta["layout"])
-        states = resplit(_states(arrays, meta), len(shards))
+        states = resplit(states_of(arrays, meta), len(shards))
         await asyncio.gather(*(shard.restore(state) for shard, state in zip(shards, states, strict=True)))
         self._last = self._settled = row.version
         self._reports.clear()
@@ -146,7 +146,7 @@ def join_states(states: Sequence[ShardState]) -> tuple[dict[str, NDArray[Any]], 
     return arrays, {"shards": [{"version": state.version, **state.meta} for state in states]}
 
 
-def _states(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> list[ShardState]:
+def states_of(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> list[ShardState]:
     """Inverse of `join_states`."""
     states = []
     for index, shard in enumerate(meta["shards"]):

@@ -14,8 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_cluster.cluster.child_pool import ChildPool
 from nas_cluster.cluster.messages import WorkerClient
+from nas_cluster.cluster.phases import schedule_of
+from nas_cluster.cluster.restore import states_of
 from nas_cluster.cluster.supervisor import Stop
 from nas_cluster.cluster.wiring import Wiring, pool_shape
 from nas_cluster.config import JobConfig, Stage
@@ -23,13 +27,15 @@ from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive
 from nas_cluster.estimators import Estimator
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import is_remote
+from nas_cluster.storage.layout import SNAPSHOTS, is_remote
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import TrainingRow
+from nas_cluster.storage.snapshots import SnapshotStore
 
 __all__ = ["Candidate", "Ranked", "StageResult", "candidates_of", "run_stages"]
 
@@ -116,9 +122,11 @@ async def run_stages(
             journal.set_config(config.to_dict(), reason="continued with another config")
         try:
             for stage in stages:
-                result = await _run_stage(
-                    config, directory, stage, candidates[: stage.top], wiring, journal, stop, on_training
-                )
+                if stage.sample is None:
+                    chosen = candidates[: stage.top]
+                else:
+                    chosen = await asyncio.to_thread(_sampled, config, journal, directory, stage.sample)
+                result = await _run_stage(config, directory, stage, chosen, wiring, journal, stop, on_training)
                 results.append(result)
                 candidates = result.best()
             ended = "done"
@@ -132,6 +140,26 @@ async def run_stages(
     return results
 
 
+def _sampled(config: JobConfig, journal: Journal, directory: Path, count: int) -> list[Candidate]:
+    """Architectures drawn from the policy of the newest snapshot, each once."""
+    found, _ = SnapshotStore(directory / SNAPSHOTS).newest_good(journal.snapshots())
+    if found is None:
+        raise RunStopped("no snapshot of the search can be read, there is no policy to sample from")
+    _, arrays, meta = found
+    states = states_of(arrays, meta)
+    weights = np.concatenate([state.arrays["weights"] for state in states])
+    spec = config.space.decisions()
+    proposer = config.strategy.proposer(spec)
+    proposal = proposer.propose(weights, states[0].meta["state"] or {}, spec, count, derive(config.seed, "derive"))
+    candidates: dict[str, Candidate] = {}
+    for index, tokens in enumerate(proposal.tokens):
+        architecture = config.space.decode(tokens)
+        key = config.space.key(architecture)
+        child = Child(ChildId(0, 0, 0), 0, tokens, architecture.to_json(), key, seed=0)
+        candidates.setdefault(key, Candidate(f"sample-{index}", child))
+    return list(candidates.values())
+
+
 async def _run_stage(
     config: JobConfig,
     directory: Path,
@@ -143,7 +171,8 @@ async def _run_stage(
     on_training: OnTraining,
 ) -> StageResult:
     job = config.for_stage(stage)
-    planned = _plan(job, stage, candidates)
+    phases = journal.phases() if schedule_of(job) is not None else []
+    planned = _plan(job, stage, candidates, phases[-1].state if phases else None)
     journal.plan_trainings([one.row for one in planned])
     known = {row.key: row for row in journal.trainings()}
     open_ones = [one for one in planned if known[one.row.key].evaluation is None]
@@ -166,7 +195,7 @@ async def _run_stage(
     return _rank(stage, planned, known, failure_reward=job.failures.reward)
 
 
-def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate]) -> list[_Planned]:
+def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared: SharedState | None) -> list[_Planned]:
     """Every candidate at every point of the grid with every seed."""
     planned: list[_Planned] = []
     default = job.estimator.model_dump(mode="json")
@@ -189,6 +218,7 @@ def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate]) -> list
                     number=candidate.child.stage + place,  # its space stays that of its own stage
                     seed=derive(job.seed, "retrain", candidate.child.key, seed),
                     estimator=None if settings == default else settings,
+                    shared=shared,
                 )
                 planned.append(_Planned(row, child, candidate, point))
     return planned

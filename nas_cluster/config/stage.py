@@ -27,6 +27,9 @@ class Stage(Options):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)
     top: int = Field(1, ge=1)
     """How many architectures, best first."""
+    sample: int | None = Field(None, ge=1)
+    """Draw so many from the policy that the search ended with, instead of taking the best of what it scored: how ENAS
+    derives its architectures. All are trained or scored, whatever `top` says."""
     seeds: int = Field(1, ge=1)
     """Trainings of each; they are ranked by their mean reward."""
     estimator: Annotated[Estimator | None, *component_field(Estimator, "finalize.estimator", optional=True)] = None

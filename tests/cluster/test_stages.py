@@ -65,6 +65,20 @@ def test_a_finished_job_is_not_started_again_and_a_stage_more_is(simulated_job):
     assert [s.phase for s in record.sessions()].count("search") == 1, "the search is over"
 
 
+def test_a_stage_may_draw_from_the_policy_that_the_search_ended_with(simulated_job):
+    """What a policy that has learned proposes is better than what the search scored on the way."""
+    stages = [{"name": "derive", "sample": 40}, {"name": "winner", "test": True}]
+    config = simulated_job(finalize=stages, budget={"max_children": 300})
+    job.execute(config, local=True)
+    record = record_of(config)
+    derived = [row for row in record.trainings() if row.stage == "derive"]
+    assert 1 < len({row.source for row in derived}) == len(derived) <= 40
+    scored = [row.reward for row in record.children()]
+    assert sum(row.reward for row in derived) / len(derived) > sum(scored) / len(scored)
+    (winner,) = [row for row in record.trainings() if row.stage == "winner"]
+    assert winner.source == max(derived, key=lambda row: row.reward).source
+
+
 def test_a_failed_training_ranks_as_a_failed_child_and_all_of_them_stop_the_run(simulated_job):
     config = simulated_job(finalize=[{"name": "a", "top": 4, "estimator": {"kind": "simulated", "fault_rate": 0.5}}])
     job.execute(config, local=True)
