@@ -1,4 +1,4 @@
-"""What a child may ask of its trainer: an auxiliary loss, the progress of its training; batch norm as the config says."""
+"""What a child may ask of its trainer: an auxiliary loss, the progress of training; batch norm as the config says."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,10 @@ def test_a_child_is_told_how_far_its_training_is():
 
 
 def test_batch_norm_follows_the_settings_and_else_the_child():
-    for given, expected in (({}, (1e-5, 0.1)), ({"batch_norm_epsilon": 1e-3, "batch_norm_momentum": 0.0003}, (1e-3, 3e-4))):
+    for given, expected in (
+        ({}, (1e-5, 0.1)),
+        ({"batch_norm_epsilon": 1e-3, "batch_norm_momentum": 0.0003}, (1e-3, 3e-4)),
+    ):
         settings, model = settings_of(**given), TwoHeads()
         store = store_of(settings)
         train_image_classifier(model, store, store.plan(0), settings)
