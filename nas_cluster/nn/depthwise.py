@@ -23,7 +23,8 @@ from nas_cluster.nn.padding import pad_same
 
 __all__ = ["DepthwiseConv2d", "depthwise_weight_gradient"]
 
-Pair = tuple[int, int]
+_Settings = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""Stride, padding, dilation."""
 
 _STRIP = 3
 
@@ -38,43 +39,55 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        settings = (self.stride, padding, self.dilation)
         if x.device.type != "cpu":
-            return F.conv2d(x, self.weight, None, *settings, self.groups)
-        with torch.autocast("cpu", enabled=False):
-            y: Tensor = _Depthwise.apply(x.to(self.weight.dtype), self.weight, settings)
-        return y
+            return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        settings = (self.stride, padding, self.dilation)
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return _on_cpu(x.to(self.weight.dtype), self.weight, settings)
+        return _on_cpu(x, self.weight, settings)
+
+
+def _on_cpu(x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
+    y: Tensor = _Depthwise.apply(x, weight, settings)
+    return y
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, settings: tuple[Pair, Pair, Pair]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.settings = settings
-        return F.conv2d(x, weight, None, *settings, len(weight))
+        stride, padding, dilation = settings
+        return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        wanted = list(ctx.needs_input_grad[:2])
-        in_strips = wanted[1] and strips_pay(weight.shape[2:], ctx.settings[0][1], grad.shape[3])
-        wanted[1] = wanted[1] and not in_strips
-        of_x, of_weight, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, *ctx.settings, False, [0, 0], len(weight), [*wanted, False]
+        of_x, of_weight = ctx.needs_input_grad[:2]
+        in_strips = of_weight and strips_pay(weight.shape[2:], ctx.settings[0][1], x.shape[2:])
+        mask = [of_x, of_weight and not in_strips, False]
+        x_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, *ctx.settings, False, [0, 0], len(weight), mask
         )
         if in_strips:
-            of_weight = depthwise_weight_gradient(x, grad, weight.shape[2:], *ctx.settings)
-        return of_x, of_weight, None
+            weight_grad = depthwise_weight_gradient(x, grad, weight.shape[2:], *ctx.settings)
+        return x_grad, weight_grad, None
 
 
-def strips_pay(kernel: Sequence[int], stride: int, width: int) -> bool:
-    """Whether strips are the faster way to the gradient of a kernel (rows, columns), for an output of this width."""
-    return kernel[1] >= 5 and width >= 7 and (stride == 1 or kernel[1] == 5)
+def strips_pay(kernel: Sequence[int], stride: int, size: Sequence[int]) -> bool:
+    """Whether strips are the faster way to the gradient of a kernel, for an input of this height and width."""
+    return 5 <= max(kernel) <= min(size) and (stride == 1 or max(kernel) == 5)
 
 
 def depthwise_weight_gradient(
-    x: Tensor, grad: Tensor, kernel: Sequence[int], stride: Pair, padding: Pair, dilation: Pair
+    x: Tensor,
+    grad: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> Tensor:
     """Gradient (C, 1, rows, columns) of a depthwise weight, in strips. x (N, C, H, W); grad of the output."""
     N, C, H, W = x.shape

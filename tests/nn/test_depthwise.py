@@ -53,12 +53,12 @@ def test_forward_and_both_gradients_are_torchs_with_same_padding(kernel, stride,
 
 def test_wide_kernels_take_strips():
     """What the test above covers of both ways."""
-    assert strips_pay((5, 5), 1, 16)
-    assert strips_pay((5, 5), 2, 8)
-    assert strips_pay((7, 7), 1, 16)
-    assert not strips_pay((7, 7), 2, 8)
-    assert not strips_pay((3, 3), 1, 16)
-    assert not strips_pay((5, 5), 1, 4)
+    assert strips_pay((5, 5), 1, (16, 16))
+    assert strips_pay((5, 5), 2, (8, 9))
+    assert strips_pay((7, 7), 1, (7, 16))
+    assert not strips_pay((7, 7), 2, (16, 16))
+    assert not strips_pay((3, 3), 1, (16, 16))
+    assert not strips_pay((5, 5), 1, (4, 16))
 
 
 def test_on_a_cpu_it_stays_in_float32_under_autocast():

@@ -1,4 +1,4 @@
-"""What a child may ask of its trainer: an auxiliary loss, the progress of its training; batch norm as the config says."""
+"""What a child may ask of its trainer: an auxiliary loss, the progress of training; batch norm as the config says."""
 
 import numpy as np
 import pytest
