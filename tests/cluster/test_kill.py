@@ -57,7 +57,7 @@ def record_of(config):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "learner,least,children",
-    [("reinforce", 100, 360), ("ppo", 35, 240), ("ppo_control", 35, 120), ("evolution", 35, 900)],
+    [("reinforce", 100, 360), ("ppo", 30, 150), ("ppo_control", 30, 80), ("evolution", 30, 600)],
 )
 def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(simulated_job, learner, least, children):
     duration = {"duration": {"seconds": 0.002, "sigma": 0.5}}
@@ -76,7 +76,7 @@ def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(simulated_
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "learner,least,children",
-    [("reinforce", 50, 360), ("ppo", 30, 240), ("ppo_control", 30, 120), ("evolution_control", 30, 900)],
+    [("reinforce", 50, 360), ("ppo", 30, 150), ("ppo_control", 30, 80), ("evolution_control", 30, 600)],
 )
 def test_asynchronous_searches_killed_many_times_count_everything_once(
     simulated_job, tmp_path, learner, least, children
