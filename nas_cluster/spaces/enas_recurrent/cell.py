@@ -58,7 +58,7 @@ class DagLayer(nn.Module):
         self.architecture = architecture
         self._plan = plan_of(architecture)
         edges = edges_of(architecture, per_activation=self._per_activation)
-        self._chosen = [edges[node - 1] for node in self._plan.order[1:]]
+        self._chosen = [edges[node - 1] for node in self._plan.order]
 
     def initial_state(self, batch: int) -> tuple[Tensor]:
         """Zeros."""

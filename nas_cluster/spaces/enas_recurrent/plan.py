@@ -1,12 +1,12 @@
-"""In which order the nodes of a cell are computed and lie in memory. No torch.
+"""In which order the nodes of a cell are computed, and which of them together. No torch.
 
-Slots are the nodes level by level from the first; those that read one node (a family) are neighbours, the childless
-among them in front, equal activations together. So one product serves a family, and one elementwise operation a level.
+A family is the nodes that read one node: they need one matrix product, and a few elementwise operations for all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from nas_cluster.spaces.enas_recurrent.architecture import ACTIVATIONS, Activation, RecurrentArchitecture
 
@@ -14,99 +14,64 @@ __all__ = ["Family", "Plan", "Run", "plan_of"]
 
 
 @dataclass(frozen=True)
-class Family:
-    """Slots `start` to `stop` read slot `parent`; those before `parents_from` are read by nobody."""
-
-    parent: int
-    start: int
-    parents_from: int
-    stop: int
-
-    @property
-    def members(self) -> slice:
-        """Its slots."""
-        return slice(self.start, self.stop)
-
-
-@dataclass(frozen=True)
 class Run:
-    """Neighbouring slots with one activation."""
+    """Neighbouring members of a family with one activation."""
 
     activation: Activation
     start: int
     stop: int
 
-    @property
-    def members(self) -> slice:
-        """Its slots."""
-        return slice(self.start, self.stop)
-
 
 @dataclass(frozen=True)
-class Level:
-    """Slots that only need the level above: its families, and the runs of activations among them."""
+class Family:
+    """The readers of one node: the first `childless` of them have no readers, the others have the families `families`
+    (numbers, in this order). `nodes` are their numbers in the architecture."""
 
-    start: int
-    stop: int
-    families: tuple[Family, ...]
+    nodes: tuple[int, ...]
+    childless: int
+    families: tuple[int, ...]
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`order[slot]` is a node. averaged: slots whose mean is h_t. all_nodes: whether those that are read are in it."""
+    """The first node's activation and all families, the first node's first, then level by level.
 
-    order: tuple[int, ...]
-    first: Run
-    levels: tuple[Level, ...]
-    averaged: tuple[int, ...]
+    averaged: how many nodes h_t is the mean of: the childless; with `all_nodes` every node but the first.
+    """
+
+    first: Activation
+    families: tuple[Family, ...]
+    averaged: int
     all_nodes: bool
 
     @property
-    def families(self) -> list[Family]:
-        """All families, parents before children."""
-        return [family for level in self.levels for family in level.families]
+    def order(self) -> tuple[int, ...]:
+        """All nodes but the first, family by family."""
+        return tuple(node for family in self.families for node in family.nodes)
 
 
 def plan_of(architecture: RecurrentArchitecture) -> Plan:
     """The plan of a cell."""
     nodes = architecture.nodes
-    children: list[list[int]] = [[] for _ in nodes]
-    for number, node in enumerate(nodes):
-        if node.previous is not None:
-            children[node.previous].append(number)
-    order, levels, above = [0], [], [0]
-    while above:
-        start, families, below = len(order), [], []
-        for parent in above:
-            family = sorted(
-                children[parent], key=lambda n: (bool(children[n]), ACTIVATIONS.index(nodes[n].activation), n)
-            )
-            if family:
-                first = len(order)
-                childless = sum(not children[n] for n in family)
-                order += family
-                families.append(Family(order.index(parent), first, first + childless, len(order)))
-                below += family
-        if families:
-            runs = _runs([nodes[n].activation for n in below], start)
-            levels.append(Level(start, len(order), tuple(families), runs))
-        above = below
-    averaged = set(architecture.averaged)
-    return Plan(
-        tuple(order),
-        Run(nodes[0].activation, 0, 1),
-        tuple(levels),
-        tuple(slot for slot, n in enumerate(order) if n in averaged),
-        architecture.average == "all" and len(nodes) > 1,
-    )
+    readers = [architecture.children(number) for number in range(len(nodes))]
+    parents, families = [0], []
+    for parent in parents:  # grows while it is read: the families' parents, level by level
+        members = sorted(readers[parent], key=lambda n: (bool(readers[n]), ACTIVATIONS.index(nodes[n].activation), n))
+        if not members:  # a cell of one node
+            break
+        own = [n for n in members if readers[n]]
+        numbers = tuple(range(len(parents), len(parents) + len(own)))
+        parents += own
+        families.append(Family(tuple(members), len(members) - len(own), numbers, _runs(architecture, members)))
+    every = architecture.average == "all" and len(nodes) > 1
+    return Plan(nodes[0].activation, tuple(families), len(architecture.averaged), every)
 
 
-def _runs(activations: list[Activation], start: int) -> tuple[Run, ...]:
-    runs: list[Run] = []
-    for slot, activation in enumerate(activations, start=start):
-        if runs and runs[-1].activation == activation:
-            runs[-1] = Run(activation, runs[-1].start, slot + 1)
-        else:
-            runs.append(Run(activation, slot, slot + 1))
+def _runs(architecture: RecurrentArchitecture, members: list[int]) -> tuple[Run, ...]:
+    runs, start = [], 0
+    for activation, group in groupby(members, lambda n: architecture.nodes[n].activation):
+        stop = start + len(list(group))
+        runs.append(Run(activation, start, stop))
+        start = stop
     return tuple(runs)

@@ -1,14 +1,15 @@
 """The cell over all steps of a window, with its gradient by hand.
 
 Forward: one matrix product gives x's part of the first node at all steps; then, per step, one product per family of
-nodes that read the same node, and a few elementwise operations per level (plan.py).
+nodes that read the same node (plan.py) and a few elementwise operations for all of them.
 
-Backward: the derivatives of every node's gate and activation are computed for all steps at once, before the loop over
-time; a step back is one multiplication and one product per family. The weights' gradients are one product per family of
-the whole window, after it. Only the weights of the cell's own edges are touched.
+Backward: per step and family, elementwise operations turn gates and activations, in place, into the gradients of their
+products, and one product goes on to the node that was read. The weights' gradients are one product per family of the
+whole window, after the loop. Only the weights of the cell's own edges are touched.
 
-A node's highway: h_l = h_j + c (f(h_j W^h) - h_j), c = sigmoid(h_j W^c); the first node reads h_{t-1} as h_j, and x_t
-as well. Shapes: T steps, B texts, I inputs, D units, S slots; G = 2D, columns of W^c and W^h side by side.
+A node's highway: h_l = h_j + c (f(h_j W^f) - h_j), c = sigmoid(h_j W^c); the first node reads h_{t-1} as h_j, and x_t
+as well. Shapes: T steps, B texts, I inputs, D units, K members of a family, F families; G = 2D and P = 2KD, columns of
+all W^c, then of all W^f.
 """
 
 from __future__ import annotations
@@ -20,17 +21,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_cluster.spaces.enas_recurrent.plan import Plan, Run
+from nas_cluster.spaces.enas_recurrent.plan import Family, Plan, Run
 
 __all__ = ["EPSILON", "scan"]
-
-_aten = torch.ops.aten
 
 EPSILON = 1e-5
 """Of the batch norm."""
 
-_CACHED = 1 << 16
-"""Elements of a slot's values that the derivatives are worked out for at once on a CPU."""
+_aten = torch.ops.aten
 
 
 def scan(
@@ -43,8 +41,9 @@ def scan(
     norm: tuple[Tensor, Tensor] | None,
     edges_DG: Sequence[Tensor],
 ) -> Tensor:
-    """Hidden states (T, B, D). edges: the weights of slots 1, 2, ...; norm: scale and shift of a batch norm of the mean,
-    or None. mask multiplies the hidden state that every step reads. The gradient is not differentiable itself."""
+    """Hidden states (T, B, D). edges: the weights of the nodes of `plan.order`; norm: scale and shift of a batch norm of
+    the mean, or None. mask multiplies the hidden state that every step reads. The gradient is not differentiable itself.
+    """
     scale_D, shift_D = norm if norm is not None else (None, None)
     result: Tensor = _Scan.apply(plan, x_TBI, h_BD, mask_BD, input_IG, hidden_DG, scale_D, shift_D, *edges_DG)
     return result
@@ -64,91 +63,62 @@ class _Scan(torch.autograd.Function):
         shift_D: Tensor | None,
         *edges_DG: Tensor,
     ) -> Tensor:
-        (T, B), D, S = x_TBI.shape[:2], h_BD.shape[1], len(plan.order)
-        gates_TBS2D = x_TBI.new_empty(T, B, S, 2, D)
-        values_TBSD = x_TBI.new_empty(T, B, S, D)
-        out_TBD = x_TBI.new_empty(T, B, D)
-        read_TBD = torch.empty_like(out_TBD)
-        families = [_joined(edges_DG, f.start, f.stop) for f in plan.families]
-        torch.mm(x_TBI.reshape(T * B, -1), input_IG, out=gates_TBS2D.view(T * B, -1)[:, : 2 * D])
-
-        first_TBG, gate_TBD, active_TBD = _products(gates_TBS2D, 0, 1), gates_TBS2D[:, :, 0, 0], gates_TBS2D[:, :, 0, 1]
-        program = list(
-            zip(
-                first_TBG.unbind(0),
-                gate_TBD.unbind(0),
-                active_TBD.unbind(0),
-                values_TBSD[:, :, 0].unbind(0),
-                read_TBD.unbind(0),
-                out_TBD.unbind(0),
-                values_TBSD.unbind(0),
-                strict=True,
-            )
-        )
-        levels = _levels(plan, families, gates_TBS2D, values_TBSD)
-        mean = _Mean(plan, x_TBI)
-        statistics: list[tuple[Tensor, Tensor]] = []
-        mean_TBD = torch.empty_like(out_TBD) if scale_D is not None else out_TBD
-        means = mean_TBD.unbind(0)
-        for t, (first, gate, active, value, read, out, values) in enumerate(program):
+        (T, B), D = x_TBI.shape[:2], h_BD.shape[1]
+        weights = _joined(plan, edges_DG)
+        first_TB2D = x_TBI.new_empty(T, B, 2, D)
+        torch.mm(x_TBI.reshape(T * B, -1), input_IG, out=first_TB2D.view(T * B, 2 * D))
+        gates = [x_TBI.new_empty(T, B, 2, len(family.nodes), D) for family in plan.families]
+        values_FTBD = x_TBI.new_empty(max(len(plan.families), 1), T, B, D)
+        read_TBD, mean_TBD = x_TBI.new_empty(T, B, D), x_TBI.new_empty(T, B, D)
+        out_TBD = mean_TBD if scale_D is None else torch.empty_like(mean_TBD)
+        steps = [_Forward(family, g, weight, values_FTBD[i], values_FTBD) for i, (family, g, weight) in _each(plan, gates, weights)]
+        products, firsts = first_TB2D.flatten(2).unbind(0), first_TB2D.unbind(0)
+        reads, roots, means, outs = (x.unbind(0) for x in (read_TBD, values_FTBD[0], mean_TBD, out_TBD))
+        statistics: list[list[Tensor]] = []
+        whole = Run(plan.first, 0, 1)
+        for t, read in enumerate(reads):
             if mask_BD is None:
                 read.copy_(h_BD)
             else:
                 torch.mul(h_BD, mask_BD, out=read)
-            torch.addmm(first, read, hidden_DG, out=first)
+            torch.addmm(products[t], read, hidden_DG, out=products[t])
+            gate, active = firsts[t].unbind(1)
             torch.sigmoid(gate, out=gate)
-            _activate(plan.first.activation, active)
-            torch.lerp(read, active, gate, out=value)
-            for products, gates, runs, highways in levels:
-                for parent, weight, into in products:
-                    torch.mm(parent[t], weight, out=into[t])
-                torch.sigmoid(gates[t], out=gates[t])
-                for activation, at in runs:
-                    _activate(activation, at[t])
-                for parent_value, active_part, gate_part, into in highways:
-                    torch.lerp(parent_value[t], active_part[t], gate_part[t], out=into[t])
-            mean(values, out=means[t])
+            _activate(whole, active)
+            torch.lerp(read, active, gate, out=roots[t])
+            if steps:
+                parts = [part for step in steps if (part := step(t)) is not None]
+                if plan.all_nodes and len(steps) > 1:
+                    parts += [values_FTBD[1:, t].sum(0)]
+                for part in parts[1:]:
+                    parts[0] += part
+                torch.mul(parts[0], 1 / plan.averaged, out=means[t])
+            else:
+                means[t].copy_(roots[t])
             if scale_D is not None:
                 normalised, *found = torch.native_batch_norm(means[t], scale_D, shift_D, None, None, True, 0.0, EPSILON)
-                out.copy_(normalised)
-                statistics.append((found[0], found[1]))
-            h_BD = out
-        ctx.plan, ctx.families, ctx.statistics = plan, families, statistics
+                outs[t].copy_(normalised)
+                statistics.append(found)
+            h_BD = outs[t]
+        ctx.plan, ctx.weights, ctx.statistics = plan, weights, statistics
+        mean = mean_TBD if scale_D is not None else None
         ctx.save_for_backward(
-            x_TBI, mask_BD, input_IG, hidden_DG, scale_D, gates_TBS2D, values_TBSD, read_TBD, mean_TBD
+            *(x_TBI, mask_BD, input_IG, hidden_DG, scale_D, read_TBD, mean, values_FTBD, first_TB2D), *gates
         )
         return out_TBD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout_TBD: Tensor) -> tuple[Tensor | None, ...]:
-        x_TBI, mask_BD, input_IG, hidden_DG, scale_D, gates_TBS2D, values_TBSD, read_TBD, mean_TBD = ctx.saved_tensors
+        x_TBI, mask_BD, input_IG, hidden_DG, scale_D, read_TBD, mean_TBD, values_FTBD, first_TB2D, *gates = (
+            ctx.saved_tensors
+        )
         plan: Plan = ctx.plan
-        T, B, S, _, D = gates_TBS2D.shape
-        slopes_TBS2D, keep_TBSD = _derivatives(plan, gates_TBS2D, values_TBSD, read_TBD)
-        back = [weight.t() for weight in ctx.families]
-        hidden_GD = hidden_DG.t()
-        share = 1 / len(plan.averaged)
-        averaged = set(plan.averaged)
-        families = [
-            (
-                family,
-                _products(slopes_TBS2D, family.start, family.stop).unbind(0),
-                slopes_TBS2D[:, :, family.start : family.parents_from].unbind(0),
-                [
-                    (s, slopes_TBS2D[:, :, s].unbind(0), keep_TBSD[:, :, s].unbind(0))
-                    for s in range(family.parents_from, family.stop)
-                ],
-                keep_TBSD[:, :, family.start].unbind(0),
-                weight,
-            )
-            for family, weight in zip(plan.families, back, strict=True)
-        ][::-1]
-        first, first_products = slopes_TBS2D[:, :, 0].unbind(0), _products(slopes_TBS2D, 0, 1).unbind(0)
-        first_keep = keep_TBSD[:, :, 0].unbind(0)
-        of_values: list[Tensor] = [dout_TBD.new_empty(B, D) for _ in range(S)]
-        dscale_D = dshift_D = None
-        carried_BD: Tensor | None = None
+        T, B, D = dout_TBD.shape
+        grads_FBD = dout_TBD.new_empty(max(len(plan.families), 1), B, D)  # of the values that families read
+        steps = [_Backward(family, g, weight, values_FTBD[i], grads_FBD[i], grads_FBD) for i, (family, g, weight) in _each(plan, gates, ctx.weights)]
+        root = _Backward(Family((0,), 1, (), (Run(plan.first, 0, 1),)), first_TB2D.unsqueeze(3), hidden_DG, read_TBD, torch.empty_like(grads_FBD[0]), grads_FBD)
+        dscale_D = dshift_D = carried_BD = None
         for t in reversed(range(T)):
             total_BD = dout_TBD[t] if carried_BD is None else dout_TBD[t] + carried_BD
             if scale_D is not None:
@@ -156,131 +126,121 @@ class _Scan(torch.autograd.Function):
                     total_BD.contiguous(), mean_TBD[t], scale_D, None, None, *ctx.statistics[t], True, EPSILON, [True] * 3
                 )
                 dscale_D, dshift_D = (one, other) if dscale_D is None else (dscale_D.add_(one), dshift_D.add_(other))
-            share_BD = total_BD * share
-            for family, products, childless, parents, keeps, weight in families:
-                if family.start < family.parents_from:
-                    childless[t].mul_(share_BD[:, None, None])
-                for slot, slopes, _ in parents:
-                    slopes[t].mul_(of_values[slot][:, None])
-                into = of_values[family.parent]
-                torch.mm(products[t], weight, out=into)
-                if family.start < family.parents_from:
-                    into.addcmul_(share_BD, keeps[t])
-                for slot, _, keep in parents:
-                    into.addcmul_(of_values[slot], keep[t])
-                if plan.all_nodes and family.parent in averaged:
-                    into.add_(share_BD)
-            of_first = of_values[0] if S > 1 else share_BD
-            first[t].mul_(of_first[:, None])
-            carried_BD = torch.addmm(of_first * first_keep[t], first_products[t], hidden_GD)
+            share_BD = total_BD * (1 / plan.averaged)
+            for number in reversed(range(len(steps))):
+                steps[number](t, share_BD)
+                if plan.all_nodes and number:
+                    grads_FBD[number] += share_BD
+            carried_BD = root(t, grads_FBD[0] if steps else share_BD)
             if mask_BD is not None:
                 carried_BD = carried_BD * mask_BD
-        rows = T * B
-        x_NI, first_NG = x_TBI.reshape(rows, -1), _products(slopes_TBS2D, 0, 1).reshape(rows, -1)
+        N = T * B
+        x_NI, first_NG, read_ND = x_TBI.reshape(N, -1), first_TB2D.view(N, 2 * D), read_TBD.view(N, D)
         dx_TBI = (first_NG @ input_IG.t()).view(x_TBI.shape) if ctx.needs_input_grad[1] else None
         dedges: list[Tensor] = []
-        for family in plan.families:
-            value_ND = values_TBSD.view(rows, S, D)[:, family.parent]
-            slopes_NG = _products(slopes_TBS2D, family.start, family.stop).flatten(0, 1)
-            dedges += (value_ND.t() @ slopes_NG).split(2 * D, 1)
-        dhidden_DG = read_TBD.view(rows, D).t() @ first_NG
-        return (
-            *(None, dx_TBI, carried_BD, None, x_NI.t() @ first_NG, dhidden_DG, dscale_D, dshift_D),
-            *dedges,
-        )
+        for i, family in enumerate(plan.families):
+            whole_DP = values_FTBD[i].view(N, D).t() @ gates[i].view(N, -1)
+            by_member = whole_DP.view(D, 2, len(family.nodes), D).unbind(2)
+            dedges += [part.reshape(D, 2 * D) for part in by_member]
+        carried = carried_BD.clone() if carried_BD is not None else None
+        dinput_IG, dhidden_DG = x_NI.t() @ first_NG, read_ND.t() @ first_NG
+        return None, dx_TBI, carried, None, dinput_IG, dhidden_DG, dscale_D, dshift_D, *dedges
 
 
-def _joined(edges_DG: Sequence[Tensor], start: int, stop: int) -> Tensor:
-    """The weights of a family side by side; slot 1 has the first of the edges."""
-    return edges_DG[start - 1] if stop - start == 1 else torch.cat(edges_DG[start - 1 : stop - 1], 1)
+def _each(plan: Plan, gates: Sequence[Tensor], weights: Sequence[Tensor]) -> Any:
+    return enumerate(zip(plan.families, gates, weights, strict=True))
 
 
-def _products(gates_TBS2D: Tensor, start: int, stop: int) -> Tensor:
-    """(T, B, G times slots), a view: what a family's matrix product writes or reads."""
-    return gates_TBS2D[:, :, start:stop].flatten(2)
+def _joined(plan: Plan, edges_DG: Sequence[Tensor]) -> list[Tensor]:
+    """Per family its weights (D, P)."""
+    weights, start = [], 0
+    for family in plan.families:
+        own = edges_DG[start : start + len(family.nodes)]
+        start += len(own)
+        halves = [edge.chunk(2, 1) for edge in own]
+        weights.append(own[0] if len(own) == 1 else torch.cat([half[i] for i in (0, 1) for half in halves], 1))
+    return weights
 
 
-def _levels(plan: Plan, families: Sequence[Tensor], gates_TBS2D: Tensor, values_TBSD: Tensor) -> list[Any]:
-    """Per level the operands of its operations, each a sequence over time."""
-    weights = dict(zip(plan.families, families, strict=True))
-    levels = []
-    for level in plan.levels:
-        products, highways = [], []
-        for family in level.families:
-            parent_TBD, members = values_TBSD[:, :, family.parent], family.members
-            into = _products(gates_TBS2D, family.start, family.stop).unbind(0)
-            products.append((parent_TBD.unbind(0), weights[family], into))
-            highways.append(
-                (
-                    parent_TBD[:, :, None].unbind(0),
-                    gates_TBS2D[:, :, members, 1].unbind(0),
-                    gates_TBS2D[:, :, members, 0].unbind(0),
-                    values_TBSD[:, :, members].unbind(0),
-                )
-            )
-        runs = [
-            (run.activation, gates_TBS2D[:, :, run.members, 1].unbind(0))
-            for run in level.runs
-            if run.activation != "identity"
+class _Forward:
+    """One family, step by step. Called with t, it gives the sum of its childless members' values (B, D), or None."""
+
+    def __init__(self, family: Family, gates_TB2KD: Tensor, weight_DP: Tensor, value_TBD: Tensor, values_FTBD: Tensor) -> None:
+        self._weight, childless = weight_DP, family.childless
+        self._products, (gates, actives) = gates_TB2KD.flatten(2).unbind(0), gates_TB2KD.unbind(2)
+        self._gates, self._reads = gates.unbind(0), value_TBD.unbind(0)
+        self._runs = [(run, actives[:, :, run.start : run.stop].unbind(0)) for run in family.runs]
+        self._highways = [
+            (actives[:, :, k].unbind(0), gates[:, :, k].unbind(0), values_FTBD[number].unbind(0))
+            for k, number in enumerate(family.families, start=childless)
         ]
-        levels.append((products, gates_TBS2D[:, :, level.start : level.stop, 0].unbind(0), runs, highways))
-    return levels
+        self._ends = (actives[:, :, :childless].unbind(0), gates[:, :, :childless].unbind(0)) if childless else None
+
+    def __call__(self, t: int) -> Tensor | None:
+        read_BD = self._reads[t]
+        torch.mm(read_BD, self._weight, out=self._products[t])
+        torch.sigmoid(self._gates[t], out=self._gates[t])
+        for run, active in self._runs:
+            _activate(run, active[t])
+        for active, gate, value in self._highways:
+            torch.lerp(read_BD, active[t], gate[t], out=value[t])
+        if self._ends is None:
+            return None
+        active, gate = self._ends
+        ends_BKD = torch.lerp(read_BD[:, None], active[t], gate[t])
+        return ends_BKD[:, 0] if ends_BKD.shape[1] == 1 else ends_BKD.sum(1)
 
 
-class _Mean:
-    """The mean over the averaged slots of (B, S, D)."""
+class _Backward:
+    """One family, step by step. Called with t and the gradient (B, D) of every childless member's value, it turns the
+    family's gates and activations at t into the gradients of its products, and writes that of the value it read."""
 
-    def __init__(self, plan: Plan, like: Tensor) -> None:
-        slots = plan.averaged
-        self._span = slice(slots[0], slots[-1] + 1) if len(slots) == slots[-1] - slots[0] + 1 else None
-        self._slots = torch.tensor(slots, device=like.device)
+    def __init__(
+        self, family: Family, gates_TB2KD: Tensor, weight_DP: Tensor, read_TBD: Tensor, into_BD: Tensor, grads_FBD: Tensor
+    ) -> None:
+        self._weight_PD, self._into = weight_DP.t(), into_BD
+        self._products, (gates, actives) = gates_TB2KD.flatten(2).unbind(0), gates_TB2KD.unbind(2)
+        self._gates, self._actives, self._reads = gates.unbind(0), actives.unbind(0), read_TBD[:, :, None].unbind(0)
+        self._runs = family.runs
+        B, K, D = self._gates[0].shape
+        self._childless = family.childless
+        self._members = [(k, grads_FBD[number]) for k, number in enumerate(family.families, start=family.childless)]
+        self._grad_BKD, self._kept_BKD, self._other_BKD = grads_FBD.new_empty(3, B, K, D).unbind(0)
 
-    def __call__(self, values_BSD: Tensor, *, out: Tensor) -> None:
-        chosen = values_BSD.index_select(1, self._slots) if self._span is None else values_BSD[:, self._span]
-        torch.mean(chosen, 1, out=out)
+    def __call__(self, t: int, share_BD: Tensor) -> Tensor:
+        gate_BKD, active_BKD, read_B1D = self._gates[t], self._actives[t], self._reads[t]
+        grad_BKD, kept_BKD, other_BKD = self._grad_BKD, self._kept_BKD, self._other_BKD
+        if self._childless:
+            grad_BKD[:, : self._childless] = share_BD[:, None]
+        for k, value in self._members:
+            grad_BKD[:, k] = value
+        torch.neg(gate_BKD, out=kept_BKD).add_(1)
+        past_BKD = grad_BKD * kept_BKD  # what reaches the value read past the gate
+        grad_BKD.mul_(gate_BKD)
+        torch.sub(active_BKD, read_B1D, out=other_BKD).mul_(grad_BKD)
+        torch.mul(other_BKD, kept_BKD, out=gate_BKD)
+        for run in self._runs:
+            _before(run, grad_BKD[:, run.start : run.stop], active_BKD[:, run.start : run.stop])
+        past_BD = past_BKD[:, 0] if past_BKD.shape[1] == 1 else past_BKD.sum(1)
+        return torch.addmm(past_BD, self._products[t], self._weight_PD, out=self._into)
 
 
-def _activate(activation: str, x: Tensor) -> None:
-    if activation == "tanh":
+def _activate(run: Run, x: Tensor) -> None:
+    if run.activation == "tanh":
         torch.tanh(x, out=x)
-    elif activation == "relu":
+    elif run.activation == "relu":
         torch.clamp_min(x, 0, out=x)
-    elif activation == "sigmoid":
+    elif run.activation == "sigmoid":
         torch.sigmoid(x, out=x)
 
 
-def _derivatives(plan: Plan, gates_TBS2D: Tensor, values_TBSD: Tensor, read_TBD: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every node's value by its two products (T, B, S, 2, D), and by the value it reads past its gate (T, B, S, D);
-    the latter summed up over the childless members of a family, in the slot of the first."""
-    slopes_TBS2D, keep_TBSD = torch.empty_like(gates_TBS2D), torch.empty_like(values_TBSD)
-    steps = len(read_TBD)
-    at_once = max(1, _CACHED // read_TBD[0].numel()) if read_TBD.is_cpu else steps
-    for now in (slice(start, start + at_once) for start in range(0, steps, at_once)):
-        gates, values, slopes, keep = gates_TBS2D[now], values_TBSD[now], slopes_TBS2D[now], keep_TBSD[now]
-        _derive(plan.first, 0, 1, read_TBD[now, :, None], gates, slopes, keep)
-        for level in plan.levels:
-            for family in level.families:
-                parent = values[:, :, family.parent, None]
-                for run in level.runs:
-                    start, stop = max(run.start, family.start), min(run.stop, family.stop)
-                    if start < stop:
-                        _derive(run, start, stop, parent, gates, slopes, keep)
-                if family.parents_from - family.start > 1:
-                    keep[:, :, family.start] = keep[:, :, family.start : family.parents_from].sum(2)
-    return slopes_TBS2D, keep_TBSD
-
-
-def _derive(run: Run, start: int, stop: int, read: Tensor, gates: Tensor, slopes: Tensor, keep: Tensor) -> None:
-    """For slots of one activation that read one value."""
-    gate, active = gates[:, :, start:stop, 0], gates[:, :, start:stop, 1]
-    kept = torch.neg(gate, out=keep[:, :, start:stop]).add_(1)
-    torch.sub(active, read, out=slopes[:, :, start:stop, 0]).mul_(gate).mul_(kept)
-    by_active = slopes[:, :, start:stop, 1]
+def _before(run: Run, grad: Tensor, active: Tensor) -> None:
+    """The gradient before an activation, over its value."""
     if run.activation == "tanh":
-        by_active.copy_(_aten.tanh_backward(gate, active))
+        _aten.tanh_backward.grad_input(grad, active, grad_input=active)
     elif run.activation == "sigmoid":
-        by_active.copy_(_aten.sigmoid_backward(gate, active))
+        _aten.sigmoid_backward.grad_input(grad, active, grad_input=active)
     elif run.activation == "relu":
-        by_active.copy_(_aten.threshold_backward(gate, active, 0))
+        _aten.threshold_backward.grad_input(grad, active, 0, grad_input=active)
     else:
-        by_active.copy_(gate)
+        active.copy_(grad)
