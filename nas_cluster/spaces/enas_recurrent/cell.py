@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas_cluster.spaces.enas_recurrent.architecture import Activation, RecurrentArchitecture
 from nas_cluster.spaces.enas_recurrent.plan import plan_of
-from nas_cluster.spaces.enas_recurrent.scan import EPSILON, scan
+from nas_cluster.spaces.enas_recurrent.scan import EPSILON, Workspace, scan
 
 __all__ = ["DagLayer", "edge_name", "edges_of"]
 
@@ -46,6 +46,7 @@ class DagLayer(nn.Module):
     def __init__(self, edges: Iterable[str], per_activation: bool, norm: bool, input_size: int, units: int) -> None:
         super().__init__()
         self._per_activation = per_activation
+        self._workspace = Workspace()
         self.input_weight = nn.Parameter(torch.empty(input_size, 2 * units))
         self.hidden_weight = nn.Parameter(torch.empty(units, 2 * units))
         self.edges = nn.ParameterDict({name: nn.Parameter(torch.empty(units, 2 * units)) for name in edges})
@@ -58,7 +59,7 @@ class DagLayer(nn.Module):
         self.architecture = architecture
         self._plan = plan_of(architecture)
         edges = edges_of(architecture, per_activation=self._per_activation)
-        self._chosen = [edges[node - 1] for node in self._plan.order]
+        self._chosen = [edges[node - 1] for node in self._plan.order[1:]]
 
     def initial_state(self, batch: int) -> tuple[Tensor]:
         """Zeros."""
@@ -70,7 +71,8 @@ class DagLayer(nn.Module):
         """Hidden states (T, B, D) and the state after the last. `mask_BD` multiplies the h_{t-1} that is read."""
         norm = None if self.norm is None else (self.norm.weight, self.norm.bias)
         edges = [self.edges[name] for name in self._chosen]
-        h_TBD = scan(self._plan, x_TBI, state[0], mask_BD, self.input_weight, self.hidden_weight, norm, edges)
+        weights = self.input_weight, self.hidden_weight
+        h_TBD = scan(self._workspace, self._plan, x_TBI, state[0], mask_BD, *weights, norm, edges)
         return h_TBD, (h_TBD[-1],)
 
     def step(self, x_BI: Tensor, h_BD: Tensor) -> Tensor:
