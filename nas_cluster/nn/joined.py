@@ -15,8 +15,8 @@ class JoinedConvNorm(nn.Module):
     """1x1 convolution over the concatenation of any of the given maps, batch norm: C*F weights per map, 2F of the norm.
 
     Every map has a matrix of its own, so that two choices of maps share the matrices of those they have in common, and
-    the others get no gradient (Pham et al. 2018, appendix B; the released code's `w[indices]`). They are not initialised
-    here.
+    the others get no gradient (Pham et al. 2018, appendix B; the released code's `w[indices]`). `initialise_he`
+    draws them.
     """
 
     def __init__(self, maps: Iterable[int], channels: int, filters: int) -> None:

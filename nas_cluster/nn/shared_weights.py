@@ -28,8 +28,8 @@ def use_batch_statistics(module: nn.Module) -> None:
 
 
 def initialise_he(module: nn.Module) -> None:
-    """He's normal initialisation by the fan in (Pham et al. 2018, section 3.2), of every convolution, linear layer and
-    parameter in a ParameterDict, each by itself. On the meta device there is nothing to do, and torch does it slowly."""
+    """He's normal initialisation by the fan in (Pham et al. 2018, section 3.2): every convolution, linear layer and
+    parameter in a ParameterDict, each by itself. The meta device is left out, where torch takes long to do nothing."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             weights = [part.weight]

@@ -93,9 +93,11 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: Task) -> None
 def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
     import torch
 
-    logits: Tensor = child(torch.randn(2, task.channels, task.height, task.width))
+    from nas_cluster.nn.auxiliary import training_logits
+
+    logits, auxiliary = training_logits(child, torch.randn(2, task.channels, task.height, task.width))
     assert logits.shape == (2, task.classes)
-    return logits
+    return logits if auxiliary is None else torch.cat([logits, auxiliary], 1)
 
 
 def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
@@ -127,8 +129,8 @@ def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
 
 
 def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: int = 3, seed: int = 0) -> None:
-    """Shared weights: for `samples` random architectures, a child with the shared tensors computes the same and gets the
-    same gradients; tensors are shared by reference; nothing else gets a gradient, and nothing else is changed."""
+    """Shared weights: for `samples` random architectures a child with the shared tensors computes the same and gets the
+    same gradients; tensors are shared by reference; no others get a gradient, and a pass changes nothing."""
     import torch
 
     task = _TASKS[space.task_type][0] if task is None else task
@@ -160,7 +162,9 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
         used = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
         for name, parameter in shared.named_parameters():
             touched = parameter.grad is not None and bool(parameter.grad.any())
-            assert touched <= (parameter.untyped_storage().data_ptr() in used), f"{name} is not used, but has a gradient"
+            assert touched <= (parameter.untyped_storage().data_ptr() in used), (
+                f"{name} is not used, but has a gradient"
+            )
             assert (parameter.grad is None) or parameter.untyped_storage().data_ptr() in used, f"{name}: no gradient"
         for name, tensor in tensors.items():
             if tensor.is_leaf and tensor.grad is not None:

@@ -29,8 +29,8 @@ class MacroArchitecture(Architecture):
     """Layers in order.
 
     wiring: with `inputs` a layer computes its operation on the maps it reads, and maps that nobody reads go to the
-    classifier (the paper); with `skips` it computes it on the map before, and the maps it reads are joined to the result
-    (the released code).
+    classifier (the paper); with `skips` it computes it on the map before, and the maps it reads join what
+    comes out (the released code).
     """
 
     layers: tuple[MacroLayer, ...] = Field(min_length=1)
@@ -42,7 +42,9 @@ class MacroArchitecture(Architecture):
         for number, layer in enumerate(self.layers, start=1):
             allowed = range(number - last + 1)
             if list(layer.reads) != sorted(set(layer.reads) & set(allowed)):
-                raise ValueError(f"layer {number}: reads {list(layer.reads)}; distinct maps of {list(allowed)}, ascending")
+                raise ValueError(
+                    f"layer {number}: reads {list(layer.reads)}; distinct maps of {list(allowed)}, ascending"
+                )
             if self.wiring == "inputs" and not layer.reads:
                 raise ValueError(f"layer {number}: reads nothing; the stem is map 0")
         return self

@@ -1,4 +1,4 @@
-"""The network of all children of this space: every operation and connection, of which one architecture's are computed."""
+"""The network of all children of this space: every operation and connection; one architecture's are computed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["SharedMacro"]
 
 
 class SharedMacro(MacroNetwork):
-    """Images and an architecture to logits (N, classes). Two architectures share a layer's operation where both have it,
-    and the matrix of every pair of a layer and a map it reads; norms belong to layers and operations."""
+    """Images and an architecture to logits (N, classes). Two architectures share a layer's operation and the matrix of
+    a layer and a map that it reads, where both have them; norms belong to layers and operations."""
 
     def __init__(self, task: ImageTask, space: ENASMacro) -> None:
         self._wiring = space.wiring

@@ -63,8 +63,8 @@ class ENASMacro(SearchSpace[MacroArchitecture]):
     shares_weights: ClassVar[bool] = True
 
     preset: Literal["paper", "release"] = "paper"
-    """paper: a layer reads the layers it selects, concatenated; release: it reads the layer before, and those it selects
-    are skip connections around it."""
+    """paper: a layer reads the layers it selects, concatenated; release: it reads the layer before, and the maps it
+    selects are skip connections around it."""
     layers: int = Field(12, ge=1, le=63)
     operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_different)] = OPERATIONS
     child: MacroChildOptions = MacroChildOptions()

@@ -76,7 +76,7 @@ class DagLayer(nn.Module):
         return h_TBD, (h_TBD[-1],)
 
     def step(self, x_BI: Tensor, h_BD: Tensor) -> Tensor:
-        """One step node by node, as section 3.1 of the paper has it: the definition that `forward` is tested against."""
+        """One step node by node, as the paper has it: the definition that `forward` is tested against."""
         values: list[Tensor] = []
         for number, node in enumerate(self.architecture.nodes):
             if node.previous is None:

@@ -3,10 +3,11 @@
 __all__ = ["ENAS_LM", "PUBLISHED", "PUBLISHED_SCRIPT"]
 
 PUBLISHED = (0, *(0, 0), *(1, 1), *(1, 0), *(2, 0), *(2, 0), *(2, 1), *(4, 1), *(7, 1), *(8, 1), *(8, 1), *(8, 1))
-"""Pham et al. 2018, Figure 6, in the numbering of ENAS-pytorch's `dag.json`: first activation, then (previous,
-activation) of eleven nodes."""
+"""Pham et al. 2018: the cell found on Penn Treebank, in the numbering of ENAS-pytorch's `dag.json`: the first node's
+activation, then (previous, activation) of eleven nodes."""
 
-PUBLISHED_SCRIPT = (0, *(0, 0), *(1, 1), *(2, 1), *(2, 0), *(2, 0), *(5, 1), *(1, 0), *(6, 1), *(8, 1), *(8, 1), *(8, 1))
+_PAIRS = ((0, 0), (1, 1), (2, 1), (2, 0), (2, 0), (5, 1), (1, 0), (6, 1), (8, 1), (8, 1), (8, 1))
+PUBLISHED_SCRIPT = (0, *(number for pair in _PAIRS for number in pair))
 """The same cell in the numbering of the released script."""
 
 ENAS_LM = (*(0, 2), *(1, 0), *(2, 1), *(2, 2), *(4, 0), *(5, 0), *(3, 2), *(6, 2))

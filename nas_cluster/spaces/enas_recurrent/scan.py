@@ -1,12 +1,12 @@
 """The cell over all steps of a window, with its gradient by hand.
 
-A node's highway: h_l = h_j + c (a - h_j) with the gate c = sigmoid(h_j W^c) and the activation a = f(h_j W^h). The first
-node reads h_{t-1} as h_j, and its two products have a part of x_t, which is one matrix product for the whole window.
+A node's highway: h_l = h_j + c (a - h_j) with the gate c = sigmoid(h_j W^c) and the activation a = f(h_j W^h). The
+first node reads h_{t-1} as h_j, and its products have a part of x_t, which is computed for the whole window at once.
 
 Forward: per step two products per node and a few elementwise operations per level of the tree (plan.py). Backward: per
 step a few elementwise operations per level turn gates and activations, in place, into the gradients of their products,
 and two products per node go on to what it read. The gradient of a weight is one product for the whole window, after the
-loop. Only the weights of the cell's own edges are touched.
+loop (levels.py has the steps). Only the weights of the cell's own edges are touched.
 
 Shapes: T steps, B texts, I inputs, D units, S slots; G = 2D, the columns of W^c and W^h side by side.
 """
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_cluster.spaces.enas_recurrent.architecture import Activation
-from nas_cluster.spaces.enas_recurrent.plan import Level, Plan
+from nas_cluster.spaces.enas_recurrent.levels import Climb, Descend
+from nas_cluster.spaces.enas_recurrent.plan import Plan
 
 __all__ = ["EPSILON", "Workspace", "scan"]
 
@@ -61,11 +61,11 @@ def scan(
     norm: tuple[Tensor, Tensor] | None,
     edges_DG: Sequence[Tensor],
 ) -> Tensor:
-    """Hidden states (T, B, D). edges: the weights of slots 1, 2, ...; norm: scale and shift of a batch norm of the mean,
-    or None. mask multiplies the hidden state that every step reads. The gradient is not differentiable itself."""
+    """Hidden states (T, B, D). edges: the weights of slots 1, 2, ...; norm: scale and shift of a batch norm of the
+    mean, or None. mask multiplies the hidden state that every step reads. The gradient is not differentiable itself."""
     scale_D, shift_D = norm if norm is not None else (None, None)
     result: Tensor = _Scan.apply(
-        workspace, plan, x_TBI, h_BD, mask_BD, input_IG, hidden_DG, scale_D, shift_D, *edges_DG
+        torch.is_grad_enabled(), workspace, plan, x_TBI, h_BD, mask_BD, input_IG, hidden_DG, scale_D, shift_D, *edges_DG
     )
     return result
 
@@ -74,6 +74,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        trains: bool,
         workspace: Workspace,
         plan: Plan,
         x_TBI: Tensor,
@@ -94,10 +95,10 @@ class _Scan(torch.autograd.Function):
         for half_ID, products_STBD in zip(input_IG.chunk(2, 1), (gates_STBD, actives_STBD), strict=True):
             torch.mm(x_NI, half_ID, out=products_STBD[0].view(T * B, D))
         own = plan.first_level
-        levels = [_Climb(own, (hidden_DG,), read_TBD[None], gates_STBD, actives_STBD, values_STBD, beta=1)]
+        levels = [Climb(own, (hidden_DG,), read_TBD[None], memory_3STBD, has_part_of_x=True)]
         for level in plan.levels:
             weights = edges_DG[level.start - 1 : level.stop - 1]
-            levels.append(_Climb(level, weights, values_STBD, gates_STBD, actives_STBD, values_STBD))
+            levels.append(Climb(level, weights, values_STBD, memory_3STBD))
         averaged = [values_STBD[slots.start : slots.stop].unbind(1) for slots in plan.averaged]
         statistics: list[list[Tensor]] = []
         reads, means, outs = read_TBD.unbind(0), mean_TBD.unbind(0), out_TBD.unbind(0)
@@ -117,7 +118,7 @@ class _Scan(torch.autograd.Function):
                 outs[t].copy_(normalised)
                 statistics.append(found)
             h_BD = outs[t]
-        if any(ctx.needs_input_grad):
+        if trains:
             ctx.plan, ctx.statistics, ctx.workspace, ctx.memory = plan, statistics, workspace, memory_3STBD
             mean = None if scale_D is None else mean_TBD
             ctx.save_for_backward(x_TBI, mask_BD, input_IG, hidden_DG, scale_D, read_TBD, mean, *edges_DG)
@@ -138,10 +139,10 @@ class _Scan(torch.autograd.Function):
         shares_S11 = _shares(plan, dout_TBD)
         grads_SBD, dread_1BD = dout_TBD.new_empty(S, B, D), dout_TBD.new_empty(1, B, D)
         own = plan.first_level
-        levels = [_Descend(own, (hidden_DG,), read_TBD[None], gates_STBD, actives_STBD, grads_SBD, dread_1BD)]
+        levels = [Descend(own, (hidden_DG,), read_TBD[None], memory_3STBD, grads_SBD, dread_1BD)]
         for level in plan.levels:
             weights = edges_DG[level.start - 1 : level.stop - 1]
-            levels.append(_Descend(level, weights, values_STBD, gates_STBD, actives_STBD, grads_SBD, grads_SBD))
+            levels.append(Descend(level, weights, values_STBD, memory_3STBD, grads_SBD, grads_SBD))
         levels.reverse()
         dscale_D = dshift_D = None
         carried_BD = dread_1BD[0]
@@ -149,7 +150,15 @@ class _Scan(torch.autograd.Function):
             total_BD = dout_TBD[t] if t == T - 1 else dout_TBD[t] + carried_BD
             if scale_D is not None:
                 total_BD, one, other = _aten.native_batch_norm_backward(
-                    total_BD.contiguous(), mean_TBD[t], scale_D, None, None, *ctx.statistics[t], True, EPSILON, [True] * 3
+                    total_BD.contiguous(),
+                    mean_TBD[t],
+                    scale_D,
+                    None,
+                    None,
+                    *ctx.statistics[t],
+                    True,
+                    EPSILON,
+                    [True] * 3,
                 )
                 dscale_D, dshift_D = (one, other) if dscale_D is None else (dscale_D + one, dshift_D + other)
             torch.mul(shares_S11, total_BD, out=grads_SBD)
@@ -170,11 +179,11 @@ class _Scan(torch.autograd.Function):
             for slot, (parent, dedge) in enumerate(zip(plan.parents, dedges, strict=True), start=1):
                 torch.mm(values_SND[parent].t(), gradients_SND[slot], out=dedge[:, columns])
         dx_TBI = None
-        if ctx.needs_input_grad[2]:
+        if ctx.needs_input_grad[3]:
             gate_GI, active_GI = (half.t() for half in input_IG.chunk(2, 1))
             dx_TBI = (products_SND[0][0] @ gate_GI).addmm_(products_SND[1][0], active_GI).view(x_TBI.shape)
         ctx.workspace.give(memory_3STBD)
-        return None, None, dx_TBI, carried_BD, None, dinput_IG, dhidden_DG, dscale_D, dshift_D, *dedges
+        return None, None, None, dx_TBI, carried_BD, None, dinput_IG, dhidden_DG, dscale_D, dshift_D, *dedges
 
 
 def _summed(values: Tensor) -> Tensor:
@@ -187,112 +196,3 @@ def _shares(plan: Plan, like: Tensor) -> Tensor:
     averaged = {slot for slots in plan.averaged for slot in slots}
     shares = [1 / plan.count if slot in averaged else 0.0 for slot in range(len(plan.order))]
     return torch.tensor(shares, dtype=like.dtype, device=like.device)[:, None, None]
-
-
-class _Climb:
-    """The values of a level, step by step, from those that its families read (`reads`, by slot)."""
-
-    def __init__(
-        self, level: Level, weights_DG: Sequence[Tensor], reads: Tensor, gates: Tensor, actives: Tensor, values: Tensor,
-        beta: int = 0,
-    ) -> None:  # fmt: skip
-        self._beta = beta  # 1: x's part is there already
-        self._gates = gates[level.start : level.stop].unbind(1)
-        self._runs = [(run.activation, actives[run.start : run.stop].unbind(1)) for run in level.runs]
-        self._families = [
-            [part.unbind(1) for part in (reads[f.parent, None], *(x[f.start : f.stop] for x in (actives, gates, values)))]
-            for f in level.families
-        ]
-        self._products = [
-            (reads[parent].unbind(0), half, into[slot].unbind(0))
-            for (parent, slot), weight in zip(level.edges, weights_DG, strict=True)
-            for half, into in zip(weight.chunk(2, 1), (gates, actives), strict=True)
-        ]
-
-    def __call__(self, t: int) -> None:
-        for read, weight, into in self._products:
-            if self._beta:
-                into[t].addmm_(read[t], weight)
-            else:
-                torch.mm(read[t], weight, out=into[t])
-        torch.sigmoid(self._gates[t], out=self._gates[t])
-        for activation, actives in self._runs:
-            _activate(activation, actives[t])
-        for reads, actives, gates, values in self._families:
-            torch.lerp(reads[t], actives[t], gates[t], out=values[t])
-
-
-class _Descend:
-    """Back through a level, step by step: from the gradients of its values, in `grads`, to those of its products, which
-    take the place of its gates and activations, and of what its families read, which are added to `into`."""
-
-    def __init__(
-        self, level: Level, weights_DG: Sequence[Tensor], reads: Tensor, gates: Tensor, actives: Tensor, grads: Tensor,
-        into: Tensor,
-    ) -> None:  # fmt: skip
-        at = slice(level.start, level.stop)
-        self._gates, self._actives, self._grads = gates[at].unbind(1), actives[at].unbind(1), grads[at]
-        self._kept, self._slope = torch.empty_like(self._grads), torch.empty_like(self._grads)
-        self._runs = [
-            (run.activation, self._grads[run.start - level.start : run.stop - level.start], actives[run.start : run.stop])
-            for run in level.runs
-        ]
-        self._runs = [(activation, grad, active.unbind(1)) for activation, grad, active in self._runs]
-        self._one = grads.new_ones(())
-        self._families = []
-        for family in level.families:
-            own = slice(family.start - level.start, family.stop - level.start)
-            self._families.append(
-                (
-                    reads[family.parent, None].unbind(1),
-                    actives[family.start : family.stop].unbind(1),
-                    self._slope[own],
-                    self._kept[own],
-                    self._grads[own],
-                    into[family.parent],
-                )
-            )
-        self._products = [
-            (into[parent], half.t(), products[slot].unbind(0))
-            for (parent, slot), weight in zip(level.edges, weights_DG, strict=True)
-            for half, products in zip(weight.chunk(2, 1), (gates, actives), strict=True)
-        ]
-
-    def __call__(self, t: int) -> None:
-        gates, grads, kept, slope = self._gates[t], self._grads, self._kept, self._slope
-        torch.sub(self._one, gates, out=kept)
-        for reads, actives, own_slope, own_kept, own_grads, into in self._families:
-            torch.sub(actives[t], reads[t], out=own_slope)
-            if len(own_grads) == 1:
-                into.addcmul_(own_grads[0], own_kept[0])
-            else:
-                into.add_((own_grads * own_kept).sum(0))
-        grads.mul_(gates)
-        torch.mul(slope.mul_(grads), kept, out=gates)
-        for activation, run_grads, actives in self._runs:
-            _before(activation, run_grads, actives[t])
-        for into, weight, products in self._products:
-            into.addmm_(products[t], weight)
-
-
-def _activate(activation: Activation, x: Tensor) -> None:
-    if activation == "tanh" and x.is_cpu:  # 2 sigmoid(2x) - 1, twice as fast as torch's tanh
-        x.mul_(2).sigmoid_().mul_(2).sub_(1)
-    elif activation == "tanh":
-        x.tanh_()
-    elif activation == "relu":
-        x.clamp_min_(0)
-    elif activation == "sigmoid":
-        x.sigmoid_()
-
-
-def _before(activation: Activation, grad: Tensor, active: Tensor) -> None:
-    """The gradient before an activation, in the place of its value."""
-    if activation == "tanh":
-        _aten.tanh_backward.grad_input(grad, active, grad_input=active)
-    elif activation == "sigmoid":
-        _aten.sigmoid_backward.grad_input(grad, active, grad_input=active)
-    elif activation == "relu":
-        _aten.threshold_backward.grad_input(grad, active, 0, grad_input=active)
-    else:
-        active.copy_(grad)

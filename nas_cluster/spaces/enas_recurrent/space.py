@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing, Edge, Node
@@ -36,7 +36,7 @@ class RecurrentChildOptions(LanguageModelOptions):
     """How the language model around a cell is built: one layer, decoder tied to the embeddings, without bias."""
 
     form: Literal["search", "final"] = "search"
-    """search: with preset paper, batch norm after the mean, from the statistics of the texts side by side; final: none."""
+    """search: with preset paper, batch norm after the mean, with the statistics of the texts at hand; final: no."""
     layers: int = Field(1, ge=1)
     tied: bool = True
     decoder_bias: bool = False
@@ -67,6 +67,12 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = ACTIVATIONS
     child: RecurrentChildOptions = RecurrentChildOptions()
 
+    @model_validator(mode="after")
+    def _has_something_to_decide(self) -> Self:
+        if self.preset == "release" and self.nodes < 2:
+            raise ValueError("nodes: 1, which preset release does not decide; write 2 or more")
+        return self
+
     @property
     def batch_norm(self) -> bool:
         """Whether children normalise the mean of the loose ends."""
@@ -78,8 +84,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
         return self.preset == "release"
 
     def decisions(self) -> DecisionSpec:
-        """Per node: previous node, activation. Attention is over the steps that choose previous nodes, so the first node
-        has such a step too, as an anchor."""
+        """Per node: previous node, activation. Attention is over the steps that choose previous nodes, so the first
+        node has such a step too, as an anchor."""
         return DecisionSpec(list(self._decisions()))
 
     def _decisions(self) -> Iterator[Decision]:
@@ -113,7 +119,9 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     def encode(self, architecture: RecurrentArchitecture) -> Tokens:
         """Inverse of `decode`. Raises ValueError: what of the cell this space does not have."""
         if architecture.average != self._average:
-            raise ValueError(f"h(t) is the mean of {architecture.average}, cells of preset {self.preset} take {self._average}")
+            raise ValueError(
+                f"h(t) is the mean of {architecture.average}, cells of preset {self.preset} take {self._average}"
+            )
         if len(architecture.nodes) != self.nodes:
             raise ValueError(f"{len(architecture.nodes)} nodes, the space has {self.nodes}")
         tokens: list[int] = []
