@@ -15,15 +15,14 @@ class JoinedConvNorm(nn.Module):
     """1x1 convolution over the concatenation of any of the given maps, batch norm: C*F weights per map, 2F of the norm.
 
     Every map has a matrix of its own, so that two choices of maps share the matrices of those they have in common, and
-    the others get no gradient (Pham et al. 2018, appendix B; the released code's `w[indices]`).
+    the others get no gradient (Pham et al. 2018, appendix B; the released code's `w[indices]`). `initialise_he`
+    draws them.
     """
 
     def __init__(self, maps: Iterable[int], channels: int, filters: int) -> None:
         super().__init__()
         self.weights = nn.ParameterDict({str(m): nn.Parameter(torch.empty(filters, channels, 1, 1)) for m in maps})
         self.norm = nn.BatchNorm2d(filters)
-        for weight in self.weights.values():
-            nn.init.kaiming_normal_(weight)
 
     def forward(self, x: Tensor, maps: Sequence[int]) -> Tensor:
         """(N, C * len(maps), H, W), the maps side by side in this order, to (N, F, H, W)."""

@@ -28,7 +28,13 @@ def use_batch_statistics(module: nn.Module) -> None:
 
 
 def initialise_he(module: nn.Module) -> None:
-    """He's normal initialisation by the fan in, of every convolution and linear layer (Pham et al. 2018, section 3.2)."""
+    """He's normal initialisation by the fan in (Pham et al. 2018, section 3.2): every convolution, linear layer and
+    parameter in a ParameterDict, each by itself. The meta device is left out, where torch takes long to do nothing."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(part.weight)
+            weights = [part.weight]
+        else:
+            weights = list(part.values()) if isinstance(part, nn.ParameterDict) else []
+        for weight in weights:
+            if not weight.is_meta:
+                nn.init.kaiming_normal_(weight)

@@ -133,8 +133,8 @@ def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
 
 
 def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: int = 3, seed: int = 0) -> None:
-    """Shared weights: for `samples` random architectures, a child with the shared tensors computes the same and gets the
-    same gradients; tensors are shared by reference; nothing else gets a gradient, and nothing else is changed."""
+    """Shared weights: for `samples` random architectures a child with the shared tensors computes the same and gets the
+    same gradients; tensors are shared by reference; no others get a gradient, and a pass changes nothing."""
     import torch
 
     task = _TASKS[space.task_type][0] if task is None else task

@@ -1,6 +1,6 @@
 """A pair of cells as plain data.
 
-States of a cell: 0 is the output of the cell before the previous one, 1 that of the previous cell, 2 + i that of node i.
+States of a cell: 0 is the output of the cell before the previous one, 1 that of the previous cell, 2.. its nodes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One representative of all cells that compute the same functions.
 
-Exchanging the halves of a node leaves its sum as it is; renumbering the nodes permutes the loose ends, and with them the
-weights of what reads the output. Nothing else is merged: two equal halves have weights of their own.
+Exchanging the halves of a node leaves its sum as it is; renumbering the nodes permutes the loose ends, and with them
+the weights of what reads the output. Nothing else is merged: two equal halves have weights of their own.
 """
 
 from __future__ import annotations

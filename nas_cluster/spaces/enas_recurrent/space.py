@@ -1,0 +1,192 @@
+"""ENAS's recurrent search space: an earlier node and an activation per node (Pham et al. 2018, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
+from nas_cluster.core.drawing import Drawing, Edge, Node
+from nas_cluster.core.task import LanguageTask, Task
+from nas_cluster.nn.language_options import LanguageModelOptions
+from nas_cluster.spaces.base import Architecture, SearchSpace
+from nas_cluster.spaces.enas_recurrent.architecture import ACTIVATIONS, Activation, RecurrentArchitecture
+from nas_cluster.spaces.enas_recurrent.canonical import canonical
+from nas_cluster.spaces.enas_recurrent.published import ENAS_LM, PUBLISHED, PUBLISHED_SCRIPT
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ENASRecurrent", "RecurrentChildOptions"]
+
+_SHORT: dict[Activation, str] = {"tanh": "tanh", "relu": "relu", "identity": "id", "sigmoid": "sig"}
+_FIRST: Activation = "tanh"
+"""The first node's activation in the released code, which does not choose it."""
+
+
+def _different(words: tuple[Activation, ...]) -> tuple[Activation, ...]:
+    if len(set(words)) < len(words):
+        raise ValueError("the same word twice")
+    return words
+
+
+class RecurrentChildOptions(LanguageModelOptions):
+    """How the language model around a cell is built: one layer, decoder tied to the embeddings, without bias."""
+
+    form: Literal["search", "final"] = "search"
+    """search: with preset paper, batch norm after the mean, with the statistics of the texts at hand; final: no."""
+    layers: int = Field(1, ge=1)
+    tied: bool = True
+    decoder_bias: bool = False
+    variational: bool = True
+    init_range: float | None = Field(None, gt=0)  # type: ignore[assignment]
+    """All weights start uniform between minus and plus this; null: 0.025 in search, 0.04 in the final network."""
+
+    @property
+    def language_model(self) -> LanguageModelOptions:
+        """The options of the language model alone."""
+        shared = {name: getattr(self, name) for name in LanguageModelOptions.model_fields}
+        default = 0.025 if self.form == "search" else 0.04
+        return LanguageModelOptions(**{**shared, "init_range": self.init_range or default})
+
+
+class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
+    """Per node but the first an earlier node, and per node an activation."""
+
+    architecture_type: ClassVar[type[Architecture]] = RecurrentArchitecture
+    task_type: ClassVar[type[Task]] = LanguageTask
+    shares_weights: ClassVar[bool] = True
+
+    preset: Literal["paper", "release"] = "paper"
+    """release: as the authors' later code (`enas_lm`), the first node is a tanh, h_t is the mean of all nodes but the
+    first, and an activation has matrices of its own in the shared network."""
+    nodes: int = Field(12, ge=1, le=62)
+    """N, the first node included."""
+    activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = ACTIVATIONS
+    child: RecurrentChildOptions = RecurrentChildOptions()
+
+    @model_validator(mode="after")
+    def _has_something_to_decide(self) -> Self:
+        if self.preset == "release" and self.nodes < 2:
+            raise ValueError("nodes: 1, which preset release does not decide; write 2 or more")
+        return self
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether children normalise the mean of the loose ends."""
+        return self.preset == "paper" and self.child.form == "search"
+
+    @property
+    def per_activation(self) -> bool:
+        """Whether an edge has matrices of its own for each activation."""
+        return self.preset == "release"
+
+    def decisions(self) -> DecisionSpec:
+        """Per node: previous node, activation. Attention is over the steps that choose previous nodes, so the first
+        node has such a step too, as an anchor."""
+        return DecisionSpec(list(self._decisions()))
+
+    def _decisions(self) -> Iterator[Decision]:
+        anchors: list[int] = []
+        step, words = 0, self.activations
+        for number in range(self.nodes):
+            earlier = tuple(anchors)
+            anchors.append(step)
+            if number:
+                labels = tuple(f"node {n}" for n in range(number))
+                yield Decision(f"node_{number}.previous", "pointer", number, "previous", earlier, labels)
+            else:
+                yield Decision("node_0", "anchor", 1, "previous")
+            step += 1
+            if number or self.preset == "paper":
+                yield Decision(f"node_{number}.activation", "choice", len(words), "activation", labels=words)
+                step += 1
+
+    def decode(self, tokens: Sequence[int]) -> RecurrentArchitecture:
+        """Tokens (T) to a cell."""
+        _, *rest = self.decisions().check(tokens)
+        words = self.activations
+        first = words[rest.pop(0)] if self.preset == "paper" else _FIRST
+        pairs = [(previous, words[word]) for previous, word in zip(rest[::2], rest[1::2], strict=True)]
+        return RecurrentArchitecture.of(first, pairs, self._average)
+
+    @property
+    def _average(self) -> Literal["loose_ends", "all"]:
+        return "loose_ends" if self.preset == "paper" else "all"
+
+    def encode(self, architecture: RecurrentArchitecture) -> Tokens:
+        """Inverse of `decode`. Raises ValueError: what of the cell this space does not have."""
+        if architecture.average != self._average:
+            raise ValueError(
+                f"h(t) is the mean of {architecture.average}, cells of preset {self.preset} take {self._average}"
+            )
+        if len(architecture.nodes) != self.nodes:
+            raise ValueError(f"{len(architecture.nodes)} nodes, the space has {self.nodes}")
+        tokens: list[int] = []
+        for number, node in enumerate(architecture.nodes):
+            tokens.append(node.previous or 0)
+            if number == 0 and self.preset == "release":
+                if node.activation != _FIRST:
+                    raise ValueError(f"node 0: {node.activation}; in preset release it is {_FIRST}")
+                continue
+            if node.activation not in self.activations:
+                raise ValueError(f"node {number}: {node.activation} is not among {list(self.activations)}")
+            tokens.append(self.activations.index(node.activation))
+        return tuple(tokens)
+
+    def canonical(self, architecture: RecurrentArchitecture) -> RecurrentArchitecture:
+        """The normal form of the labelled tree (canonical.py)."""
+        return canonical(architecture)
+
+    def check(self, task: LanguageTask) -> None:
+        """Raise ConfigError when `child.parameters` is less than the smallest child has."""
+        if self.child.parameters is not None:
+            from nas_cluster.spaces.enas_recurrent.child import language_options
+
+            language_options(self, task)
+
+    def build_child(self, architecture: RecurrentArchitecture, task: LanguageTask) -> nn.Module:
+        """The child network (child.py)."""
+        from nas_cluster.spaces.enas_recurrent.child import recurrent_child
+
+        return recurrent_child(architecture, self, task)
+
+    def build_shared(self, task: LanguageTask) -> nn.Module:
+        """The network of all children (shared.py)."""
+        from nas_cluster.spaces.enas_recurrent.shared import SharedRecurrent
+
+        return SharedRecurrent(task, self)
+
+    def summary(self, architecture: RecurrentArchitecture) -> str:
+        """`tanh tanh₀ relu₁ ...`: activations, and which node each reads."""
+        subscripts = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+        return " ".join(
+            _SHORT[node.activation] + ("" if node.previous is None else str(node.previous).translate(subscripts))
+            for node in architecture.nodes
+        )
+
+    def draw(self, architecture: RecurrentArchitecture) -> list[Drawing]:
+        """The tree from x(t) and h(t-1) down to the mean."""
+        nodes = [Node("x", "x(t)", "input"), Node("h", "h(t-1)", "memory")]
+        edges = [Edge("x", "0"), Edge("h", "0")]
+        for number, node in enumerate(architecture.nodes):
+            style: Literal["identity", "combine"] = "identity" if node.activation == "identity" else "combine"
+            nodes.append(Node(str(number), f"{number}: {node.activation}", style, f"node {number}, with a highway"))
+            if node.previous is not None:
+                edges.append(Edge(str(node.previous), str(number)))
+        nodes.append(Node("mean", "mean = h(t)", "output"))
+        edges += [Edge(str(number), "mean") for number in architecture.averaged]
+        return [Drawing(tuple(nodes), tuple(edges))]
+
+    @classmethod
+    def named(cls) -> Mapping[str, RecurrentArchitecture]:
+        """`published` and `published_script`, the paper's cell in two numberings; `enas_lm`, that of the later code."""
+        words: tuple[Activation, ...] = ("tanh", "relu", "sigmoid", "identity")
+        pairs = [(p, words[a]) for p, a in zip(ENAS_LM[::2], ENAS_LM[1::2], strict=True)]
+        return {
+            "published": RecurrentArchitecture.from_numbers(PUBLISHED),
+            "published_script": RecurrentArchitecture.from_numbers(PUBLISHED_SCRIPT),
+            "enas_lm": RecurrentArchitecture.of(_FIRST, pairs, "all"),
+        }
