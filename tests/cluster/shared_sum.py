@@ -49,12 +49,12 @@ class Holder:
 
     def train_phase(self, order):
         self._load(order.parent)
-        if order.phase in self._settings.dies_in and order.rank == 1 and not self._died(order.phase):
-            os.kill(os.getpid(), signal.SIGKILL)
+        if order.phase in self._settings.dies_in and self._is_first(order):
+            if order.rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # as a collective would wait for the lost member
         if order.phase == self._settings.diverges_in:
             raise Diverged("the loss of the shared number is not finite")
-        if order.world > 1 and order.rank == 0 and order.phase in self._settings.dies_in and not self._survived():
-            time.sleep(60)  # as a collective would wait for the lost member
         assert (order.rendezvous != "") == (order.world > 1)
         self._phase = order.phase
         self._total += sum(sum(tokens) for step in order.tokens for tokens in step)
@@ -67,15 +67,12 @@ class Holder:
             sha256 = hashlib.sha256(text).hexdigest()
         return PhaseResult(float(self._total), digest, 0.01, sha256)
 
-    def _died(self, phase):
-        mark = Path(self._settings.marks) / f"died-{phase}"
-        if mark.exists():
-            return True
+    def _is_first(self, order):
+        """Whether this is the group's first try at the phase."""
+        mark = Path(self._settings.marks) / f"begun-{order.phase}-{order.rank}"
+        first = not mark.exists()
         mark.touch()
-        return False
-
-    def _survived(self):
-        return len(list(Path(self._settings.marks).glob("died-*"))) == len(self._settings.dies_in) and time.sleep(0.2)
+        return first
 
     def evaluate(self, child):
         self._load(child.shared)
