@@ -140,8 +140,17 @@ def controller_chart(updates: Series, series: dict[str, Series]) -> str:
     return f'<div class="grid">{"".join(parts)}</div>'
 
 
+_NAMED_OPTIONS = 7
+
+
 def probability_chart(group: str, labels: Sequence[str], shares: np.ndarray[Any, Any], ends: Series) -> str:
-    """How often each option was sampled (shares: windows x options), window by window."""
+    """How often each option was sampled (shares: windows x options), window by window. Of many options, those that the
+    search ended with are named and the others are one."""
+    if len(labels) > _NAMED_OPTIONS + 1:
+        order = np.argsort(-shares[-max(1, len(shares) // 4) :].mean(0), kind="stable")
+        named, rest = sorted(order[:_NAMED_OPTIONS]), order[_NAMED_OPTIONS:]
+        shares = np.column_stack([shares[:, named], shares[:, rest].sum(1)])
+        labels = [*(labels[i] for i in named), f"{len(rest)} others"]
 
     def plot(axes: Axes) -> None:
         axes.stackplot(ends, shares.T, labels=labels, colors=[PALETTE[i % 8] for i in range(len(labels))], alpha=0.85)

@@ -10,7 +10,7 @@ from importlib import resources
 
 from nas_cluster.core.drawing import Drawing, Edge, Node
 
-__all__ = ["layers_of", "picture_of", "svg_of"]
+__all__ = ["layers_of", "picture_of", "svg_of", "width_of"]
 
 _HEIGHT, _GAP_X, _GAP_Y, _CHARACTER, _PADDING = 26, 18, 22, 6.7, 12
 _BEND = 15.0
@@ -52,6 +52,11 @@ def picture_of(drawings: Sequence[Drawing]) -> str:
 def svg_of(drawing: Drawing) -> str:
     """An <svg> element, styled by the classes `node-<style>` and `edge` of `templates/drawing.css`."""
     return _svg(drawing)[0]
+
+
+def width_of(drawing: Drawing) -> float:
+    """Its width in pixels."""
+    return _svg(drawing)[1]
 
 
 def _svg(drawing: Drawing) -> tuple[str, float, float]:

@@ -21,7 +21,7 @@ from nas_cluster.core.evaluation import CAUSES
 from nas_cluster.estimators import Estimator
 from nas_cluster.report import charts
 from nas_cluster.report.arms import compare_arms
-from nas_cluster.report.drawing import svg_of
+from nas_cluster.report.drawing import svg_of, width_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
@@ -30,6 +30,8 @@ from nas_cluster.storage.rows import ChildRow
 __all__ = ["write_report"]
 
 _DRAWN = 4
+_WIDE = 420.0
+"""Pixels beyond which pictures stand two in a row instead of four."""
 _LISTED = 10
 _WINDOWS = 20
 _GROUPS = 6
@@ -185,6 +187,7 @@ def _drawn(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[str
     drawings = space.draw(space.parse(row.child.architecture)) if space else []
     pictures = [(d.title, Markup(svg_of(d))) for d in drawings]
     return {
+        "wide": any(width_of(d) > _WIDE for d in drawings),
         **_listed(rank, row, space),
         "pictures": pictures,
         "json": json.dumps(row.child.architecture, indent=1),
