@@ -141,7 +141,9 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
     torch.manual_seed(seed)
     shared: Any = space.build_shared(task).double()
     rng = np.random.default_rng(seed)
-    bank = {p.untyped_storage().data_ptr(): name for name, p in shared.named_parameters()}
+    named = dict(shared.named_parameters())
+    bank = {p.untyped_storage().data_ptr() for p in named.values()}
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
     for _ in range(samples):
         architecture = space.decode(space.random(rng))
         child: Any = space.build_child(architecture, task).double().train()
@@ -154,7 +156,6 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(tensors[name])
-        before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
         shared.train().zero_grad(set_to_none=True)
         outputs = []
         for network, chosen in ((child, ()), (shared, (architecture,))):
@@ -164,18 +165,15 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
         for alone, together in zip(*outputs, strict=True):
             assert torch.allclose(alone, together, rtol=1e-9, atol=1e-11), "the child and its part of the whole differ"
         used = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
-        for name, parameter in shared.named_parameters():
-            touched = parameter.grad is not None and bool(parameter.grad.any())
-            assert touched <= (parameter.untyped_storage().data_ptr() in used), (
-                f"{name} is not used, but has a gradient"
-            )
-            assert (parameter.grad is None) or parameter.untyped_storage().data_ptr() in used, f"{name}: no gradient"
+        for name, parameter in named.items():
+            unused = parameter.untyped_storage().data_ptr() not in used
+            assert not (unused and parameter.grad is not None), f"{name} is not used, but has a gradient"
         for name, tensor in tensors.items():
-            if tensor.is_leaf and tensor.grad is not None:
-                assert own[name].grad is not None, name
+            if tensor.is_leaf:
+                assert tensor.grad is not None, f"{name} has no gradient"
                 assert torch.allclose(tensor.grad, own[name].grad, rtol=1e-7, atol=1e-9), f"{name}: another gradient"
-        for name, tensor in shared.state_dict().items():
-            assert torch.equal(tensor, before[name]), f"a pass changed {name}"
+    for name, tensor in shared.state_dict().items():
+        assert torch.equal(tensor, before[name]), f"a pass changed {name}"
 
 
 def _outputs(network: Any, chosen: tuple[Any, ...], task: Task) -> list[Tensor]:

@@ -71,16 +71,18 @@ def test_the_released_shared_network():
 
 
 def test_the_papers_shared_network_differs_by_the_reductions():
-    """Per reduction at F to 2F filters, in place of three factorised reductions to 2F (two before, one behind): a 1x1
-    convolution of both inputs before, one reduction behind, and (2(B-2) + 2) halvings of an input inside."""
+    """From F to 2F filters, in place of factorised reductions of the input, one for either state: 1x1 convolutions of
+    two inputs (the first time the older one is the stem, 3F), a factorised reduction of the older input of the cell
+    behind, and halvings of an input: an identity per half of a node and input, and the two loose ends."""
     with torch.device("meta"):
         ours, released = (
             parameters(ENASMicro(preset=p, child={"layers": 3}).build_shared(CIFAR)) for p in ("paper", "release")
         )
-    between = sum(
-        (2 * (f * 2 * f + 4 * f) + (f * 2 * f + 4 * f) + 22 * (4 * f * f + 4 * f)) - 2 * (f * 2 * f + 4 * f)
-        for f in (20, 40)
-    )
+    between = 0
+    for f, older in ((20, 60), (40, 40)):
+        adjusting = (older * 2 * f + 4 * f) + (f * 2 * f + 4 * f) + (f * 2 * f + 4 * f)
+        halving = (5 * 2 * 2 + 2) * (4 * f * f + 4 * f)
+        between += adjusting + halving - 2 * (f * 2 * f + 4 * f)
     assert ours - released == between
 
 
