@@ -176,6 +176,22 @@ def test_gradients_when_only_one_result_is_used(used):
         assert torch.allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 12])
+def test_windows_of_any_length_may_be_gone_through_twice(steps):
+    """The shortest too, of so many units that tanh is computed another way; a gradient leaves what it needs intact."""
+    built = layer(NAMED["nascell"], 8, 64)
+    x, h, c = inputs_of(built, steps, batch=40)
+    outputs, _ = built(x, (h, c))
+    expected, _ = step_by_step(built, x, h, c)
+    assert torch.allclose(outputs, expected, atol=1e-10)
+    (wanted,) = torch.autograd.grad(expected.sum(), built.hidden_weight)
+    for _ in range(2):
+        (got,) = torch.autograd.grad(outputs.sum(), built.hidden_weight, retain_graph=True)
+        assert torch.allclose(got, wanted, atol=1e-10)
+    with torch.no_grad():
+        assert torch.equal(built(x, (h, c))[0], outputs)
+
+
 @pytest.mark.parametrize("name", ["nascell", "figure5", "lstm", "sine"])
 def test_gradients_by_finite_differences(name):
     space = RecurrentTree(base=4, activations=("tanh", "sigmoid", "sin"))
@@ -191,22 +207,31 @@ def test_gradients_by_finite_differences(name):
     assert torch.autograd.gradcheck(run, (x, h, c, *built.parameters()))
 
 
-def test_in_float32_the_scan_is_as_good_as_the_steps():
-    built = layer(NAMED["nascell"], 20, 20).float()
-    x, h, c = (value.detach().float() for value in inputs_of(built, steps=20))
-    exact = step_by_step(built.double(), x.double(), h.double(), c.double())[0]
-    outputs = built.float()(x, (h, c))[0]
-    assert (outputs - exact).abs().max() < 2e-6
+@pytest.mark.parametrize("batch", [1, 40])
+def test_in_float32_the_scan_is_as_good_as_the_steps(batch):
+    built = layer(NAMED["nascell"], 64, 64)
+    with torch.no_grad():
+        for weight in built.parameters():
+            weight *= 0.2
+    x, h, c = (value.detach() for value in inputs_of(built, steps=20, batch=batch))
+    exact = step_by_step(built, x, h, c)[0]
+    built = built.float()
+    x, h, c = x.float(), h.float(), c.float()
+    for outputs in (built(x, (h, c))[0], step_by_step(built, x, h, c)[0]):
+        assert (outputs - exact).abs().max() < 2e-6
 
 
-def test_autocast_leaves_the_scan_alone():
-    built = layer(NAMED["nascell"]).float()
-    x, h, c = (value.detach().float() for value in inputs_of(built))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs, _ = built(x, (h, c))
-        outputs.sum().backward()
-    assert outputs.dtype == torch.float32
-    assert torch.equal(outputs, built(x, (h, c))[0])
+@pytest.mark.parametrize("name", ["nascell", "figure5"])
+def test_autocast_leaves_the_scan_alone(name):
+    built = layer(NAMED[name]).float()
+    x, h, c = (value.detach().float().requires_grad_() for value in inputs_of(built))
+    of, results = (x, h, c, *built.parameters()), []
+    for enabled in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            outputs, (_, c_last) = built(x, (h, c))
+            results.append((outputs, c_last, *torch.autograd.grad(outputs.sum() + c_last.sum(), of)))
+    for with_autocast, without in zip(*results, strict=True):
+        assert torch.equal(with_autocast, without)
 
 
 def test_a_step_of_the_published_cell_is_few_operations():

@@ -18,9 +18,6 @@ __all__ = ["Factors"]
 
 _aten = torch.ops.aten
 
-_CACHED = 1 << 15
-"""Elements per operation on a CPU: the few tensors of a branch then stay in its second-level cache."""
-
 
 class Factors:
     """`descend` turns the factors of the leaves, in place, into the gradients of their products with h and x."""
@@ -34,7 +31,7 @@ class Factors:
         """values: a run of one slot to its values (T, B, H) in the forward pass, c_{t-1} included."""
         self._layout = layout
         self._architecture = layout.architecture
-        self._values_of_window = values
+        self._values = values
         self._below_written = [False] * len(layout.leaves)
         self._read_below_written = False
         like_TBH = values(layout.value(self._architecture.root))
@@ -43,55 +40,53 @@ class Factors:
         self._input_TBPH = like_TBH.new_empty(steps, batch, len(layout.leaves) - layout.added, units)
         self.leaf_TBL, self.input_TBM = self._leaf_TBPH.flatten(2), self._input_TBPH.flatten(2)
         self._written_TBH, self._read_TBH = torch.empty_like(like_TBH), torch.empty_like(like_TBH)
-        at_once = max(1, _CACHED // (batch * units)) if like_TBH.is_cpu else steps
-        for start in range(0, steps, at_once):
-            self._now = slice(start, start + at_once)
-            self._visit(self._architecture.root, self._ones(), below=False)
-
-    def _ones(self) -> Tensor:
-        return self._written_TBH.new_ones(()).expand_as(self._written_TBH[self._now])
-
-    def _values(self, run: Run) -> Tensor:
-        return self._values_of_window(run)[self._now]
+        self._one_TBH = like_TBH.new_ones(()).expand_as(like_TBH)
+        self._visit(self._architecture.root, self._one_TBH, below=False)
 
     def _visit(self, node: int, factor: Tensor, *, below: bool) -> None:
         """factor: of the value that the node's reader gets, after the inject."""
-        layout, cell, now = self._layout, self._architecture, self._now
+        layout, cell = self._layout, self._architecture
         if node == cell.cell_into:
             inject = cell.inject
             factor = self._before(inject.activation, factor, layout.inject_pre, layout.inject_out)
-            self._part(inject.combination, factor, MEMORY, layout.out[node], into=self._read_TBH[now])
+            self._part(inject.combination, factor, MEMORY, layout.out[node], into=self._read_TBH)
             self._read_below_written = below
             factor = self._part(inject.combination, factor, layout.out[node], MEMORY)
-        factor = self._before(cell.nodes[node].activation, factor, layout.pre[node], layout.out[node])
+        combination, activation = cell.nodes[node].combination, cell.nodes[node].activation
+        position = layout.leaves.index(node) if node < cell.base else None
+        adds = position is not None and position < layout.added
+        into = self._leaf_TBPH[:, :, position] if adds else None
         if node == cell.cell_from:
-            self._written_TBH[now] = factor
-            factor, below = self._ones(), True
-        combination = cell.nodes[node].combination
-        if node >= cell.base:
+            self._before(activation, factor, layout.pre[node], layout.out[node], self._written_TBH)
+            factor, below = self._one_TBH if into is None else into.fill_(1), True
+        else:
+            factor = self._before(activation, factor, layout.pre[node], layout.out[node], into)
+        if position is None:
             left, right = cell.children(node)
             for child, other in ((left, right), (right, left)):
                 part = self._part(combination, factor, layout.value(child), layout.value(other))
                 self._visit(child, part, below=below)
-        else:
-            position = layout.leaves.index(node)
-            self._below_written[position] = below
+            return
+        self._below_written[position] = below
+        if not adds:
             h_part, x_part = Run("leaf", position), Run("input", position - layout.added)
-            self._part(combination, factor, h_part, x_part, into=self._leaf_TBPH[now, :, position])
-            if position >= layout.added:
-                self._part(combination, factor, x_part, h_part, into=self._input_TBPH[now, :, x_part.start])
+            self._part(combination, factor, h_part, x_part, into=self._leaf_TBPH[:, :, position])
+            self._part(combination, factor, x_part, h_part, into=self._input_TBPH[:, :, x_part.start])
 
-    def _before(self, activation: str, factor: Tensor, pre: Run, out: Run) -> Tensor:
+    def _before(self, activation: str, factor: Tensor, pre: Run, out: Run, into: Tensor | None = None) -> Tensor:
         """The factor before an activation."""
+        if activation == "identity":
+            return factor if into is None else into.copy_(factor)
+        into = torch.empty_like(self._written_TBH) if into is None else into
         if activation == "tanh":
-            factor = _aten.tanh_backward(factor, self._values(out))
+            _aten.tanh_backward.grad_input(factor, self._values(out), grad_input=into)
         elif activation == "sigmoid":
-            factor = _aten.sigmoid_backward(factor, self._values(out))
+            _aten.sigmoid_backward.grad_input(factor, self._values(out), grad_input=into)
         elif activation == "relu":
-            factor = _aten.threshold_backward(factor, self._values(out), 0)
-        elif activation == "sin":
-            factor = factor * self._values(pre).cos()
-        return factor
+            _aten.threshold_backward.grad_input(factor, self._values(out), 0, grad_input=into)
+        else:
+            torch.mul(factor, self._values(pre).cos(), out=into)
+        return into
 
     def _part(self, combination: str, factor: Tensor, mine: Run, other: Run, into: Tensor | None = None) -> Tensor:
         """The factor of `mine`, one of two values that are combined. Of equal values each has half of a maximum's
@@ -111,6 +106,7 @@ class Factors:
         Returns the gradients of the first h and c (B, H).
         """
         weight_LH = weight_HL.t()
+        dh_BH = torch.empty_like(dh_TBH[0])
         top_TBH, low_TBH = torch.empty_like(dh_TBH), torch.empty_like(dh_TBH)  # the two carries
         tops, lows = top_TBH.unbind(0), low_TBH.unbind(0)
         runs = [
@@ -125,7 +121,8 @@ class Factors:
             elif mask_BH is None:
                 torch.addmm(dh[t], leaves[t + 1], weight_LH, out=tops[t])
             else:
-                torch.addcmul(dh[t], leaves[t + 1] @ weight_LH, mask_BH, out=tops[t])
+                torch.mm(leaves[t + 1], weight_LH, out=dh_BH)
+                torch.addcmul(dh[t], dh_BH, mask_BH, out=tops[t])
             if dc_BH is None:
                 torch.mul(tops[t], written[t], out=lows[t])
             else:
@@ -136,7 +133,7 @@ class Factors:
         for position in range(self._layout.added, len(self._below_written)):
             carry_TBH = low_TBH if self._below_written[position] else top_TBH
             self._input_TBPH[:, :, position - self._layout.added].mul_(carry_TBH)
-        dh_BH = leaves[0] @ weight_LH
+        torch.mm(leaves[0], weight_LH, out=dh_BH)
         assert dc_BH is not None
         return (dh_BH if mask_BH is None else dh_BH * mask_BH), dc_BH
 

@@ -152,14 +152,19 @@ def layout_of(architecture: TreeArchitecture) -> Layout:
 
 
 def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
-    """`add` first; equal leaves together; among these, those whose parents do the same."""
+    """`add` first; equal leaves together; among these, those below the node that writes c_t, and those whose parents do
+    the same."""
+    base, written = architecture.base, architecture.cell_from
+
+    def below_written(node: int) -> bool:
+        return node == written or (node < written and below_written(base + node // 2))
 
     def place(leaf: int) -> tuple[object, ...]:
-        node, parent = architecture.nodes[leaf], architecture.nodes[architecture.base + leaf // 2]
-        kept = leaf == architecture.cell_from
-        return node.combination != "add", node.combination, kept, node.activation, parent.combination, leaf % 2, leaf
+        node, parent = architecture.nodes[leaf], architecture.nodes[base + leaf // 2]
+        kind = node.combination != "add", node.combination, leaf == written, node.activation
+        return *kind, not below_written(leaf), parent.combination, leaf % 2, leaf
 
-    return tuple(sorted(range(architecture.base), key=place))
+    return tuple(sorted(range(base), key=place))
 
 
 def _inner_order(architecture: TreeArchitecture, level: range, first_slot: Callable[[int], int]) -> tuple[int, ...]:
