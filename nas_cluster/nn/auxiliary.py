@@ -22,7 +22,7 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
         self._window = min(height, _POOL), min(width, _POOL)
-        left = tuple((n - k) // _STRIDE + 1 for n, k in zip((height, width), self._window, strict=True))
+        left = ((height - self._window[0]) // _STRIDE + 1, (width - self._window[1]) // _STRIDE + 1)
         self.narrow = ConvNorm(channels, 128)
         self.whole = nn.Conv2d(128, 768, left, bias=False)
         self.norm = nn.BatchNorm2d(768)

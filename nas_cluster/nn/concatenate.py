@@ -31,7 +31,8 @@ class _Concatenate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.contiguous(memory_format=layout_of(grad)) for part in grad.split(ctx.sizes, 1))
+        parts: tuple[Tensor, ...] = torch.split(grad, ctx.sizes, 1)
+        return tuple(part.contiguous(memory_format=layout_of(grad)) for part in parts)
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

@@ -1,6 +1,6 @@
 """Convolutions as cells use them: SAME padding, no bias, batch norm after. Who calls them applies the ReLU before.
 
-So a map that several operations read is rectified once (`feature_map.py`). Sizes: C input channels, F filters, k kernel.
+So a map that several operations read is rectified once (feature_map.py). Sizes: C input channels, F filters, k kernel.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ class SameConv2d(nn.Conv2d):
     """Dense convolution with SAME padding and no bias."""
 
     def __init__(
-        self, channels: int, filters: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1, dilation: int = 1
+        self,
+        channels: int,
+        filters: int,
+        kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        dilation: int = 1,
     ) -> None:
         super().__init__(channels, filters, kernel, stride, dilation=dilation, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
-        x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)
         return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation)
 
 
@@ -56,7 +61,7 @@ class ConvNorm(nn.Module):
 
 
 class FactorisedConvNorm(nn.Module):
-    """1 x k, then k x 1, then batch norm: k*C*F + k*F*F + 2F parameters. The stride is along each kernel's own length."""
+    """1 x k, then k x 1, then batch norm: k*C*F + k*F*F + 2F parameters. Each kernel strides along its own length."""
 
     def __init__(self, channels: int, filters: int, length: int, stride: int = 1) -> None:
         super().__init__()

@@ -1,18 +1,17 @@
 """Depthwise convolution with a weight gradient that does not stall on CPUs.
 
-Shapes: N images, C channels, H W height and width, k kernel.
+Shapes: N images, C channels, H W height and width, k x k kernel.
 
-oneDNN computes the weight gradient of 5x5 and 7x7 depthwise convolutions ten times slower than their forward pass. The
-same gradient is itself a depthwise convolution, of every image by its own output gradient:
-
-    dW[c, a, b] = sum over n, y, x of  input[n, c, y*stride + a*dilation, x*stride + b*dilation] * grad[n, c, y, x]
-
-that is, N*C channels of one image, a kernel as large as `grad`, stride and dilation exchanged, k x k outputs. oneDNN's
-forward kernel does that at full speed. It pays from 5x5 on (README of this folder); 3x3 keeps torch's own gradient.
+oneDNN's gradient of a depthwise weight is fast when the kernel has three columns, and several times slower than the
+forward pass when it has more. Wider kernels are therefore computed in strips of three columns. A strip that begins at
+column `a` reads the input `a` pixels further to the right: with zero columns on both sides, that is the same memory
+from a later address on, so the input is copied once for all strips. What a strip reads beyond the end of a row, where
+the next row begins, meets zeros: the output's gradient is padded with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,84 +23,88 @@ from nas_cluster.nn.padding import pad_same
 
 __all__ = ["DepthwiseConv2d", "depthwise_weight_gradient"]
 
-_LEAST_KERNEL = 25
-"""Kernels of at least so many weights take the other way."""
-_IMAGES_AT_ONCE = 16
-"""Bounds the transposed copies, which then stay in the cache."""
+_Settings = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""Stride, padding, dilation."""
+
+_STRIP = 3
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """One filter per channel, SAME padding, no bias. On a CPU it computes in float32 under autocast to bfloat16, where
-    oneDNN's depthwise kernels are slower; on CUDA it is torch's own."""
+    """One filter per channel, SAME padding, no bias. On CUDA it is torch's own; on a CPU it stays in float32 under
+    autocast to bfloat16, in which oneDNN's depthwise kernels are slower."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(channels, channels, kernel_size, stride, dilation=dilation, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        kernel, stride, dilation = self.kernel_size, self.stride, self.dilation
-        x, padding = pad_same(x, kernel, stride, dilation)  # type: ignore[arg-type]
-        if x.device.type == "cpu" and kernel[0] * kernel[1] >= _LEAST_KERNEL and torch.is_grad_enabled():
-            return _Depthwise.apply(x, self.weight, stride, padding, dilation)  # type: ignore[no-any-return]
-        return F.conv2d(x, self.weight, None, stride, padding, dilation, self.groups)
+        x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        if x.device.type != "cpu":
+            return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
+        settings = (self.stride, padding, self.dilation)
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return _on_cpu(x.to(self.weight.dtype), self.weight, settings)
+        return _on_cpu(x, self.weight, settings)
+
+
+def _on_cpu(x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
+    y: Tensor = _Depthwise.apply(x, weight, settings)
+    return y
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.shape = stride, padding, dilation
+        ctx.settings = settings
+        stride, padding, dilation = settings
         return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
     @staticmethod
     @once_differentiable
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        stride, padding, dilation = ctx.shape
-        of_input = of_weight = None
-        if ctx.needs_input_grad[0]:
-            mask = [True, False, False]
-            of_input, _, _ = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, stride, padding, dilation, False, [0, 0], len(weight), mask
-            )
-        if ctx.needs_input_grad[1]:
-            of_weight = depthwise_weight_gradient(x, grad, weight.shape[2:], stride, padding, dilation)
-        return of_input, of_weight, None, None, None
+        of_x, of_weight = ctx.needs_input_grad[:2]
+        in_strips = of_weight and strips_pay(weight.shape[2:], ctx.settings[0][1], x.shape[2:])
+        mask = [of_x, of_weight and not in_strips, False]
+        x_grad, weight_grad, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, *ctx.settings, False, [0, 0], len(weight), mask
+        )
+        if in_strips:
+            weight_grad = depthwise_weight_gradient(x, grad, weight.shape[2:], *ctx.settings)
+        return x_grad, weight_grad, None
+
+
+def strips_pay(kernel: Sequence[int], stride: int, size: Sequence[int]) -> bool:
+    """Whether strips are the faster way to the gradient of a kernel, for an input of this height and width."""
+    return 5 <= max(kernel) <= min(size) and (stride == 1 or max(kernel) == 5)
 
 
 def depthwise_weight_gradient(
     x: Tensor,
     grad: Tensor,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> Tensor:
-    """Gradient (C, 1, k, k) of a depthwise convolution's weight. x (N, C, H, W), grad of its output."""
-    total: Tensor | None = None
-    for x_part, grad_part in zip(x.split(_IMAGES_AT_ONCE), grad.split(_IMAGES_AT_ONCE), strict=True):  # type: ignore
-        n, C = x_part.shape[:2]
-        image, filters = _channels_first(x_part), _channels_first(grad_part)
-        found = F.conv2d(
-            image.view(1, C * n, *x.shape[2:]),
-            filters.view(C * n, 1, *grad.shape[2:]),
-            None,
-            stride=dilation,
-            padding=padding,
-            dilation=stride,
-            groups=C * n,
+    """Gradient (C, 1, rows, columns) of a depthwise weight, in strips. x (N, C, H, W); grad of the output."""
+    N, C, H, W = x.shape
+    rows, columns = kernel
+    width = W + 2 * padding[1]
+    starts = [*range(0, columns - _STRIP, _STRIP), columns - _STRIP]
+    memory = x.new_zeros(N * H * width * C + starts[-1] * dilation[1] * C)
+    padded = memory[: N * H * width * C].view(N, H, width, C)
+    padded[:, :, padding[1] : padding[1] + W] = x.permute(0, 2, 3, 1)
+    reach = (_STRIP - 1) * dilation[1] + 1
+    grad = F.pad(grad, (0, (width - reach) // stride[1] + 1 - grad.shape[3]))
+    of_weight, strip = x.new_empty(C, 1, rows, columns), x.new_empty(C, 1, rows, _STRIP)
+    settings = (stride, (padding[0], 0), dilation, False, [0, 0], C)
+    for a in starts:
+        shifted = memory.as_strided((N, C, H, width), (H * width * C, 1, width * C, C), a * dilation[1] * C)
+        _, of_strip, _ = torch.ops.aten.convolution_backward(
+            grad, shifted, strip, None, *settings, [False, True, False]
         )
-        part = found.view(C, n, *found.shape[2:])[:, :, : kernel[0], : kernel[1]].sum(1)
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    return total[:, None]
-
-
-def _channels_first(x_NCHW: Tensor) -> Tensor:
-    """(C, N, H, W), contiguous; from channels_last memory as one transposition of a matrix, which torch does fast."""
-    if x_NCHW.is_contiguous(memory_format=torch.channels_last):
-        N, C, H, W = x_NCHW.shape
-        return x_NCHW.permute(0, 2, 3, 1).reshape(-1, C).t().contiguous().view(C, N, H, W)
-    return x_NCHW.transpose(0, 1).contiguous()
+        of_weight[..., a : a + _STRIP] = of_strip
+    return of_weight

@@ -91,13 +91,17 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: Task) -> None
 
 
 def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
+    """Those of the main and of the auxiliary classifier, where there is one."""
     import torch
 
     from nas_cluster.nn.auxiliary import training_logits
 
-    logits, auxiliary = training_logits(child, torch.randn(2, task.channels, task.height, task.width))
-    assert logits.shape == (2, task.classes)
-    return logits if auxiliary is None else torch.cat([logits, auxiliary], 1)
+    images = torch.randn(2, task.channels, task.height, task.width)
+    given = [logits for logits in training_logits(child, images) if logits is not None]
+    assert all(logits.shape == (2, task.classes) for logits in given)
+    with torch.no_grad():
+        assert child.eval()(images).shape == (2, task.classes)
+    return torch.stack(given)
 
 
 def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cluster.core.errors import Diverged
+from nas_cluster.nn.auxiliary import training_logits
 from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
 from nas_cluster.training.precision import choose_precision
@@ -59,6 +60,7 @@ def train_image_classifier(
     """
     device = store.device
     model = model.to(device).to(memory_format=torch.channels_last)
+    _set_batch_norm(model, settings)
     dtype, reason = choose_precision(settings, model, device.type)
     result = TrainingResult(precision=str(dtype).removeprefix("torch."), precision_reason=reason)
     training = _Training(model, store, settings, dtype)
@@ -68,8 +70,9 @@ def train_image_classifier(
         training.loss_sum.zero_()
         rows_S6B = torch.from_numpy(plan.epoch(epoch).stacked()).to(device)
         for step in range(plan.steps):
-            rate = settings.schedule.rate(epoch + step / plan.steps, settings.epochs, settings.learning_rate)
-            training.step(rows_S6B[step], rate)
+            t = epoch + step / plan.steps
+            training.progress.fill_(t / settings.epochs)
+            training.step(rows_S6B[step], settings.schedule.rate(t, settings.epochs, settings.learning_rate))
         loss = float(training.loss_sum) / plan.steps  # here the host waits for the epoch
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
@@ -93,12 +96,23 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], dtype: 
     return int(hits) / seen
 
 
+def _set_batch_norm(model: nn.Module, settings: TrainingSettings) -> None:
+    """What the settings say of batch norm, in every layer that is one."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eps = settings.batch_norm_epsilon or module.eps
+            module.momentum = settings.batch_norm_momentum or module.momentum
+
+
 def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False)
 
 
 class _Training(TrainingStep):
-    """One step on a batch of the index plan (6, B)."""
+    """One step on a batch of the index plan (6, B).
+
+    progress: the child's own buffer of that name, where it has one (drop path follows it); set before every step.
+    """
 
     def __init__(self, model: nn.Module, store: ImageStore, settings: TrainingSettings, dtype: torch.dtype) -> None:
         def optimizer(rate: float | Tensor) -> torch.optim.Optimizer:
@@ -115,12 +129,18 @@ class _Training(TrainingStep):
         self._model = model
         self._store = store
         self._label_smoothing = settings.label_smoothing
+        self._auxiliary_weight = settings.auxiliary_weight
+        self.progress = dict(model.named_buffers()).get("progress", torch.zeros((), device=store.device))
         self._dtype = dtype
 
     def loss(self, rows_6B: Tensor) -> Tensor:
-        """Mean cross entropy of the batch."""
+        """Mean cross entropy of the batch, and the auxiliary classifier's times its weight."""
         exact = torch.float32 if self._dtype == torch.bfloat16 else self._dtype
         images, labels = self._store.training_batch(rows_6B, exact)
         with _autocast(self._store.device, self._dtype):
-            logits = self._model(images)
-        return F.cross_entropy(logits.to(exact), labels, label_smoothing=self._label_smoothing)
+            logits, auxiliary = training_logits(self._model, images)
+        loss = F.cross_entropy(logits.to(exact), labels, label_smoothing=self._label_smoothing)
+        if auxiliary is None:
+            return loss
+        aside = F.cross_entropy(auxiliary.to(exact), labels, label_smoothing=self._label_smoothing)
+        return loss + self._auxiliary_weight * aside

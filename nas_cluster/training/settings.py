@@ -25,6 +25,12 @@ class TrainingSettings(Options):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0)
     """Largest global norm of a gradient."""
+    auxiliary_weight: float = Field(0.4, ge=0)
+    """Of the loss of a child's auxiliary classifier, where it has one (NASNet, ENAS)."""
+    batch_norm_epsilon: float | None = Field(None, gt=0)
+    """In every batch norm of a child; null: as its space builds it."""
+    batch_norm_momentum: float | None = Field(None, gt=0, le=1)
+    """Share of a batch in the running statistics, 1 minus TensorFlow's decay; null: as its space builds it."""
     input_size: int | None = Field(None, ge=1)
     """Images are resized to this height and width, once for the whole dataset."""
     crop_padding: int = Field(4, ge=0)

@@ -13,6 +13,10 @@ from torch.nn import functional as F
 from nas_cluster.nn.padding import same_padding
 
 
+def pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
 class Same(nn.Module):
     """TensorFlow's SAME: zeros (or `value`) around the image, then a VALID convolution or pool."""
 
@@ -21,10 +25,11 @@ class Same(nn.Module):
         self.layer, self.value = layer, value
 
     def forward(self, x):
-        pair = lambda v: v if isinstance(v, tuple) else (v, v)  # noqa: E731
         kernel, stride = pair(self.layer.kernel_size), pair(self.layer.stride)
         dilation = pair(getattr(self.layer, "dilation", 1))
-        (top, bottom), (left, right) = (same_padding(*a) for a in zip(x.shape[2:], kernel, stride, dilation))
+        (top, bottom), (left, right) = (
+            same_padding(*a) for a in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+        )
         return self.layer(F.pad(x, (left, right, top, bottom), value=self.value))
 
 
@@ -77,7 +82,9 @@ def operation(name, c, f, stride):
         return separable(c, f, k, stride)
     if name in ("conv_1x3_3x1", "conv_1x7_7x1"):
         k = int(name[-3])
-        return nn.Sequential(nn.ReLU(), conv(c, f, (1, k), (1, stride)), conv(f, f, (k, 1), (stride, 1)), nn.BatchNorm2d(f))
+        return nn.Sequential(
+            nn.ReLU(), conv(c, f, (1, k), (1, stride)), conv(f, f, (k, 1), (stride, 1)), nn.BatchNorm2d(f)
+        )
     return relu_conv_norm(c, f, k, stride, 2 if name.startswith("dil") else 1)
 
 
@@ -95,11 +102,9 @@ class PlainCell(nn.Module):
             elif c_before != f:
                 self.adjust = relu_conv_norm(c_before, f)
             widths[1] = f
-        self.operations, self.merges = nn.ModuleList(), []
+        self.operations = nn.ModuleList()
         for block in cell.blocks:
-            group = nn.ModuleList(
-                operation(op, widths[s], f, 2 if reduces and s < 2 else 1) for s, op in block.halves
-            )
+            group = nn.ModuleList(operation(op, widths[s], f, 2 if reduces and s < 2 else 1) for s, op in block.halves)
             group.append(relu_conv_norm(2 * f, f) if block.combination == "concat" else nn.Identity())
             self.operations.append(group)
         self.calibrate = nn.ModuleDict()
@@ -111,11 +116,13 @@ class PlainCell(nn.Module):
 
     def forward(self, x, before):
         states = [self.squeeze(x) if self.squeeze else None, self.adjust(before) if self.adjust else before]
-        for block, (first, second, merge) in zip(self.cell.blocks, self.operations):
-            a, b = (op(states[s]) for op, s in zip((first, second), block.inputs))
+        for block, (first, second, merge) in zip(self.cell.blocks, self.operations, strict=True):
+            a, b = (op(states[s]) for op, s in zip((first, second), block.inputs, strict=True))
             states.append(a + b if block.combination == "add" else merge(torch.cat([a, b], 1)))
-        name = str
-        outputs = [self.calibrate[name(s)](states[s]) if name(s) in self.calibrate else states[s] for s in self.cell.outputs]
+        outputs = [
+            self.calibrate[str(state)](states[state]) if str(state) in self.calibrate else states[state]
+            for state in self.cell.outputs
+        ]
         return torch.cat(outputs, 1)
 
 

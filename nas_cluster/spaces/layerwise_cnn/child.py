@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
+from nas_cluster.nn.convolutions import SameConv2d
 from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseChildOptions, LayerwiseLayer
 
 __all__ = ["LayerwiseChild"]
@@ -70,30 +71,9 @@ class _Layer(nn.Module):
 
     def __init__(self, channels: int, filters: int, layer: LayerwiseLayer) -> None:
         super().__init__()
-        self._kernel = (layer.filter_height, layer.filter_width)
-        self._stride = (layer.stride_height, layer.stride_width)
-        symmetric = self._stride == (1, 1) and all(k % 2 for k in self._kernel)
-        self._pads_itself = not symmetric
-        self.conv = nn.Conv2d(
-            channels,
-            filters,
-            self._kernel,
-            stride=self._stride,
-            padding=(self._kernel[0] // 2, self._kernel[1] // 2) if symmetric else 0,
-            bias=False,
-        )
+        kernel, stride = (layer.filter_height, layer.filter_width), (layer.stride_height, layer.stride_width)
+        self.conv = SameConv2d(channels, filters, kernel, stride)
         self.norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._pads_itself:
-            (top, bottom), (left, right) = (
-                _same(n, k, s) for n, k, s in zip(x.shape[2:], self._kernel, self._stride, strict=True)
-            )
-            x = F.pad(x, (left, right, top, bottom))
         return F.relu(self.norm(self.conv(x)), inplace=True)
-
-
-def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Padding before and after one dimension; the odd pixel goes after."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2

@@ -6,7 +6,6 @@ that of the cell before where it is taken as it is (in the first cell: the stem'
 
 from __future__ import annotations
 
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,22 +30,22 @@ class CellModule(nn.Module):
         self, cell: Cell, filters: int, *, reduces: bool, channels: int, before: tuple[int, bool] | None
     ) -> None:
         super().__init__()
-        self.channels = filters * len(cell.outputs)
         self._outputs = cell.outputs
         self.squeeze = ConvNorm(channels, filters) if cell.reads(0) else None
         self.adjust, width = _adjusted(filters, channels, before) if cell.reads(1) else (None, filters)
         widths = [filters, width] + [filters] * len(cell.blocks)
-        self.blocks = nn.ModuleList(
+        blocks = [
             _BlockModule(block, [widths[state] for state in block.inputs], filters, reduces=reduces)
             for block in cell.blocks
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.calibrate = nn.ModuleDict()
         for state in set(cell.outputs) & {0, 1}:
             if reduces:
                 self.calibrate[str(state)] = FactorisedReduction(widths[state], filters)
             elif widths[state] != filters:
                 self.calibrate[str(state)] = ConvNorm(widths[state], filters)
-        raw = {*cell.outputs, *(state for block in self.blocks for state in block.reads_raw)}
+        raw = {*cell.outputs, *(state for block in blocks for state in block.reads_raw)}
         self._spare = [state not in raw for state in range(len(widths))]
         self.reads_before_raw = cell.reads(1) and self.adjust is None and not self._spare[1]
 
@@ -94,7 +93,9 @@ class _BlockModule(nn.Module):
         self._rectified = list(map(reads_rectified, block.operations, self.operations))
         self._drops = [operation != "identity" for operation in block.operations]
         self._fresh = [not isinstance(module, nn.Identity) for module in self.operations]
-        self.reads_raw = {state for state, rectified in zip(block.inputs, self._rectified, strict=True) if not rectified}
+        self.reads_raw = {
+            state for state, rectified in zip(block.inputs, self._rectified, strict=True) if not rectified
+        }
 
     def forward(self, states: list[FeatureMap | None], keep: Tensor | None) -> Tensor:
         """(N, F, H', W')."""

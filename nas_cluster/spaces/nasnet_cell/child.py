@@ -70,7 +70,9 @@ class NASNetChild(nn.Module):
                     self._read_raw.add(place.previous if place.before is None else place.before)
             widths.append(place.filters * len(cell.outputs))
             sizes.append((-(-height // 2), -(-width // 2)) if place.reduces else size)
-        self.auxiliary = AuxiliaryHead(widths[auxiliary], *sizes[auxiliary], task.classes) if options.auxiliary else None
+        self.auxiliary = (
+            AuxiliaryHead(widths[auxiliary], *sizes[auxiliary], task.classes) if options.auxiliary else None
+        )
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = nn.Linear(widths[last], task.classes)
         initialise_convolutions(self)
@@ -91,7 +93,7 @@ class NASNetChild(nn.Module):
         return logits
 
     def _run(self, images: Tensor) -> tuple[FeatureMap, FeatureMap | None]:
-        """The last map, and the one that the auxiliary classifier reads. Maps are let go once no cell will read them."""
+        """The last map, and the one that the auxiliary classifier reads. Maps are let go once no cell reads them."""
         keep = None
         if self.training and self._keep_final < 1:
             keep = keep_probabilities(self.progress, len(self._places), self._keep_final)

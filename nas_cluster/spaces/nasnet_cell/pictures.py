@@ -36,10 +36,10 @@ def summarise_cell(cell: Cell) -> str:
 
 
 def draw_cell(cell: Cell, title: str) -> Drawing:
-    """Inputs, two operations and a combination per block, the concatenation below."""
+    """Inputs, two operations and a combination per block, the concatenation below; numbers are those of states."""
     nodes = [
-        Node("0", "previous cell", "input", "state 0"),
-        Node("1", "cell before", "input", "state 1"),
+        Node("0", "0 · previous cell", "input"),
+        Node("1", "1 · cell before", "input"),
     ]
     edges = []
     for number, block in enumerate(cell.blocks):
@@ -48,7 +48,7 @@ def draw_cell(cell: Cell, title: str) -> Drawing:
             box = f"{state}.{half}"
             nodes.append(Node(box, _label(operation), _style(operation), f"block {number}"))
             edges += [Edge(str(source), box), Edge(box, state)]
-        nodes.append(Node(state, block.combination, "combine", f"state {state}"))
+        nodes.append(Node(state, f"{state} · {block.combination}", "combine", f"block {number}"))
     nodes.append(Node("output", "concat", "output", f"states {', '.join(map(str, cell.outputs))}"))
     edges += [Edge(str(state), "output") for state in cell.outputs]
     return Drawing(tuple(nodes), tuple(edges), title)

@@ -52,7 +52,7 @@ class NASNetChildOptions(Options):
     auxiliary: bool = False
     """A second classifier before the second reduction, in training only (the estimator's `auxiliary_weight`)."""
     drop_path_keep: float = Field(1.0, gt=0, le=1)
-    """Probability of keeping a path in the last cell at the end of training: 0.6 for CIFAR, 0.7 for the large network."""
+    """Probability of keeping a path in the last cell at the end of training: 0.6 for CIFAR, 0.7 for large networks."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the classifier's inputs that is dropped: 0.5 for ImageNet."""
 
