@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from nas_cluster.cluster.messages import Progress
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
@@ -25,6 +23,8 @@ class Tally:
     """Starts from what the journal holds and follows every committed row."""
 
     def __init__(self, config: JobConfig, journal: Journal, directory: Path, clock: Clock) -> None:
+        from tensorboardX import SummaryWriter  # imports torch, which shards that import this module do not need
+
         self._config = config
         self._clock = clock
         self._opened = clock.monotonic()
