@@ -150,7 +150,7 @@ def test_canonical_cells_are_the_same_for_every_order_of_random_cells():
 
 
 @pytest.mark.parametrize("preset", ["paper", "release"])
-@pytest.mark.parametrize("samples", [4, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("samples", [4, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_a_child_alone_computes_what_the_shared_network_does(preset, samples):
     space = small(preset=preset, child={"layers": 2 if samples < 10 else 3})
     check_shared(space, SMALL, samples=samples, seed=samples)

@@ -193,6 +193,7 @@ def _summed(values: Tensor) -> Tensor:
 
 def _shares(plan: Plan, like: Tensor) -> Tensor:
     """Per slot the share that its value has in the mean (S, 1, 1)."""
-    averaged = {slot for slots in plan.averaged for slot in slots}
-    shares = [1 / plan.count if slot in averaged else 0.0 for slot in range(len(plan.order))]
-    return torch.tensor(shares, dtype=like.dtype, device=like.device)[:, None, None]
+    shares_S11 = like.new_zeros(len(plan.order), 1, 1)
+    for slots in plan.averaged:
+        shares_S11[slots.start : slots.stop].fill_(1 / plan.count)
+    return shares_S11
