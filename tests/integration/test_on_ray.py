@@ -16,6 +16,7 @@ from nas_cluster.cluster.supervisor import Stop, Supervisor
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.retrain import retrain
+from nas_cluster.storage.layout import JOURNAL
 
 from test_search_in_process import LEARNERS, trace, with_topology  # isort: skip
 
@@ -190,7 +191,7 @@ def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, num
     slow = {"estimator": {"duration": {"seconds": 0.3}}, "budget": {"max_children": 600}}
     config = simulated_job(name="stopped", **slow)
     process = command(config, tmp_path, ray_address)
-    while not (tmp_path / "stopped").exists() or record_of(config).counts()["done"] < 6:
+    while not (tmp_path / "stopped" / JOURNAL).exists() or record_of(config).counts()["done"] < 6:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     started = time.monotonic()
