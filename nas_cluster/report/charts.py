@@ -122,8 +122,8 @@ def arms_chart(arms: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     return _draw(2.6, plot)
 
 
-def controller_chart(updates: Series, series: dict[str, Series]) -> str:
-    """One small panel per number the controller reports."""
+def controller_chart(updates: Series, series: dict[str, Series], *, over: str = "update") -> str:
+    """One small panel per number the controller reports; `over` says what the places are."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -134,7 +134,7 @@ def controller_chart(updates: Series, series: dict[str, Series]) -> str:
             thin = np.unique(np.linspace(0, len(values) - 1, min(len(values), 400)).astype(int))
             axes.plot(np.asarray(updates)[thin], np.asarray(values)[thin], color=colour, lw=1.4)
             axes.set_title(name.replace("_", " "), loc="left", fontsize=9)
-            axes.set_xlabel("update")
+            axes.set_xlabel(over)
 
         parts.append(_draw(1.7, plot, width=3.5))
     return f'<div class="grid">{"".join(parts)}</div>'

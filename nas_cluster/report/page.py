@@ -66,6 +66,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "arms": compare_arms(done, record.config),
         "controller_charts": _controller_charts(record),
         "gradients": _gradients(record),
+        "phase_charts": _phase_charts(record),
         "probability_charts": _probability_charts(space, [r for r in done if r.arm == "search"]) if space else [],
         "space_problem": space_problem,
         "drawn": [_drawn(rank, row, space) for rank, row in enumerate(top[:_DRAWN], start=1)],
@@ -132,6 +133,18 @@ def _controller_charts(record: RunRecord) -> Markup | None:
     if any(b.staleness for b in batches):
         series["staleness"] = [float(b.staleness or 0) for b in batches]
     return Markup(charts.controller_chart(range(1, len(batches) + 1), dict(series))) if series else None
+
+
+def _phase_charts(record: RunRecord) -> Markup | None:
+    """Loss and time of the phases in which the workers trained what children share."""
+    done = [row for row in record.phases() if row.result is not None]
+    if not done:
+        return None
+    series = {
+        "loss": [row.result.loss for row in done if row.result],
+        "seconds": [row.result.seconds for row in done if row.result],
+    }
+    return Markup(charts.controller_chart([row.phase + 1 for row in done], dict(series), over="phase"))
 
 
 def _gradients(record: RunRecord) -> str:

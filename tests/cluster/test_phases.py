@@ -10,6 +10,7 @@ import pytest
 
 from nas_cluster import job
 from nas_cluster.core.phases import PhaseSchedule
+from nas_cluster.report import write_report
 
 from test_kill import FORK, session  # isort: skip
 from test_search_in_process import trace  # isort: skip
@@ -54,6 +55,8 @@ def test_phases_and_updates_alternate(simulated_job, mode, tmp_path):
         assert row.started_at >= begun.finished_at, "a child waits for the phase before it"
         assert all(row.finished_at <= phase.planned_at for phase in later), "a phase waits for the children before it"
     assert len(list((tmp_path / "job" / "shared").iterdir())) == 2, "old files go"
+    write_report(record, tmp_path / "report.html")
+    assert "Shared weights" in (tmp_path / "report.html").read_text()
 
 
 def test_children_are_never_answered_from_the_cache(simulated_job):
