@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -57,6 +57,10 @@ class SharedWeights(Sharing, TrainingSettings, Estimator):
         """The dataset's task at `input_size`."""
         size = self.input_size
         return task if size is None else ImageTask(size, size, task.channels, task.classes)
+
+    def exact(self) -> Self:
+        """Scores on everything that is held out."""
+        return self.model_copy(update={"score_on": "validation"})
 
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """The space must have a network of all children."""
