@@ -163,7 +163,7 @@ class JobConfig(Options):
         if self.retrain is None:
             return ["correlate: set `retrain`, which says how children are trained alone"]
         try:
-            stages = self.correlate.stages(self.estimator, self.retrain)
+            stages = self.correlate.stages(self.retrain)
         except ConfigError as error:
             return [f"correlate: {line}" for line in str(error).splitlines()]
         taken = {stage.name for stage in stages} & {stage.name for stage in self.finalize}
@@ -174,7 +174,7 @@ class JobConfig(Options):
         """All that follows the search."""
         if self.correlate is None or self.retrain is None:
             return self.finalize
-        return (*self.finalize, *self.correlate.stages(self.estimator, self.retrain))
+        return (*self.finalize, *self.correlate.stages(self.retrain))
 
     def check_stage(self, stage: Stage) -> None:
         """Raise ConfigError for a scale, a grid or a dataset that this job's space and estimators do not have."""
@@ -192,7 +192,7 @@ class JobConfig(Options):
         """
         return self.model_copy(
             update={
-                "estimator": stage.estimator or self.retrain or self.estimator,
+                "estimator": stage.estimator or self._estimator_of(stage),
                 "dataset": stage.dataset or self.dataset,
                 "space": self.space.scaled(stage.scale),
                 "failures": self.failures.model_copy(update={"time_limit": stage.time_limit}),
@@ -202,6 +202,9 @@ class JobConfig(Options):
                 "correlate": None,
             }
         )
+
+    def _estimator_of(self, stage: Stage) -> Estimator:
+        return self.estimator.exact() if stage.sample is not None else self.retrain or self.estimator
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

@@ -39,7 +39,8 @@ class Stage(Options):
     seeds: int = Field(1, ge=1)
     """Trainings of each; they are ranked by their mean reward."""
     estimator: Annotated[Estimator | None, *component_field(Estimator, "finalize.estimator", optional=True)] = None
-    """How they are trained; null: the job's `retrain`, or the search's own `estimator`."""
+    """How they are trained; null: the job's `retrain`, or the search's own `estimator`. What a stage samples is by
+    default scored as the search scores its children, as exactly as it can."""
     dataset: Annotated[Dataset | None, *component_field(Dataset, "finalize.dataset", optional=True)] = None
     """Another dataset: the architecture is transferred."""
     scale: dict[str, Any] = {}
@@ -98,10 +99,10 @@ class Correlate(Options):
     epochs: int | None = Field(None, ge=1)
     """Of the training alone; null: as `retrain` says."""
 
-    def stages(self, estimator: Estimator, alone: Estimator) -> tuple[Stage, Stage]:
+    def stages(self, alone: Estimator) -> tuple[Stage, Stage]:
         """The two stages this is. Raises ConfigError when `alone` has no epochs to set."""
         samples = self.samples or 5 * self.children
-        scores = Stage(name=self.SCORES, sample=samples, sample_from="random", estimator=estimator.exact())
+        scores = Stage(name=self.SCORES, sample=samples, sample_from="random")
         trained = Stage(name=self.ALONE, top=self.children, choose="spread", estimator=alone)
         if self.epochs is not None:
             settings = {"epochs": self.epochs}

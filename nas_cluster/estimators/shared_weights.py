@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -33,8 +33,7 @@ class SharedWeights(Sharing, TrainingSettings, Estimator):
     learning_rate: float = Field(0.05, gt=0)
     schedule: Schedule = CosineRestarts()
     gradient_clip: float | None = Field(5.0, gt=0)
-    validation: int | float = Field(5000, gt=0)
-    """Held-out training images: a count, or a share."""
+    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 5000
     score_on: Literal["minibatch", "validation"] = "minibatch"
     """One minibatch drawn by the child's seed, as in the search; or all held-out images, to choose between winners."""
     reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
@@ -50,8 +49,8 @@ class SharedWeights(Sharing, TrainingSettings, Estimator):
     def phases(self, data: Arrays | None) -> PhaseSchedule:
         """One epoch a phase; each architecture of a step has a minibatch of its own."""
         assert data is not None
-        held_out = self.validation if self.validation >= 1 else self.validation * data.training_examples
-        return self.phase_schedule(self.epochs, int(data.training_examples - held_out) // self.batch_size)
+        trained, _ = self.split_sizes(data.training_examples)
+        return self.phase_schedule(self.epochs, trained // self.batch_size)
 
     def child_task(self, task: ImageTask) -> ImageTask:
         """The dataset's task at `input_size`."""
@@ -79,7 +78,9 @@ class _Shared:
 
         data = resident(context.dataset)
         assert isinstance(data, ImageArrays)
-        training, validation = train_validation_split(data.y_train, settings.validation, context.seed)
+        training, validation = train_validation_split(
+            data.y_train, settings.validation, context.seed, settings.training_images
+        )
         self._settings = settings
         self._context = context
         self._store = ImageStore(data, training, validation, settings, context.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,10 @@ __all__ = ["TrainingSettings"]
 class TrainingSettings(Options):
     """Defaults follow NAS-RL's children: Nesterov momentum 0.9, learning rate 0.1, weight decay 1e-4 (section 4.1)."""
 
+    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Held-out training images: a count, or a share."""
+    training_images: int | None = Field(None, ge=1)
+    """Train on so many of the others, the same ones always: a cheaper proxy; null: on all."""
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(0.1, gt=0)
@@ -51,3 +55,8 @@ class TrainingSettings(Options):
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
+
+    def split_sizes(self, images: int) -> tuple[int, int]:
+        """How many of a dataset's training images are trained on and held out."""
+        held_out = round(self.validation * images) if isinstance(self.validation, float) else self.validation
+        return min(images - held_out, self.training_images or images), held_out
