@@ -9,6 +9,7 @@ for child in record.top(5): ...
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,15 +21,17 @@ from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
-from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import CONFIG, JOURNAL, is_remote, is_unfinished_journal, run_directory
+from nas_cluster.storage.journal import Journal, is_live
+from nas_cluster.storage.layout import CONFIG, JOURNAL, STOP, is_remote, is_unfinished_journal, run_directory
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
-__all__ = ["execute", "load_run", "prepare", "resume", "resume_config", "run"]
+__all__ = ["ask_to_stop", "execute", "load_run", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
+_STOP_SECONDS = 0.5
+"""How often a run looks whether it was asked to stop."""
 _AFTER_SEARCH = {"retrain", "finalize"}
 """Sections that a search which is done does not read."""
 
@@ -77,6 +80,32 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
     if is_remote(config.storage_path):
         return config
     return config.model_copy(update={"storage_path": str(directory.resolve().parent), "name": directory.resolve().name})
+
+
+def ask_to_stop(directory: str | Path, *, wait_seconds: float = 60.0) -> RunRecord:
+    """Stop the run in `directory` as SIGTERM would, from another process of this machine; its record when it is over.
+
+    Waits `wait_seconds` longer than the run's `failures.stop_grace`. Raises RunError when nothing runs there, or when
+    it is not over by then.
+    """
+    directory = Path(directory)
+    record = load_run(directory)
+    if not is_live(directory):
+        raise RunError(f"{directory}: is not running on this machine ({record.state()})")
+    (directory / STOP).touch()
+    deadline = time.monotonic() + wait_seconds + record.config["failures"].get("stop_grace", 0.0)
+    while is_live(directory):
+        if time.monotonic() >= deadline:
+            raise RunError(f"{directory}: was asked to stop and still runs")
+        time.sleep(_STOP_SECONDS / 2)
+    return record
+
+
+async def _watch_stop_file(path: Path, stop: Stop) -> None:
+    while not path.exists():
+        await asyncio.sleep(_STOP_SECONDS)
+    path.unlink(missing_ok=True)
+    stop.ask("nas-cluster stop", "stopped")
 
 
 def execute(
@@ -150,9 +179,12 @@ async def _session(
     wiring.connect()  # before the signal handlers: ray.init sets one of its own
     try:
         with stop_on_signals() as stop:
+            (directory / STOP).unlink(missing_ok=True)
+            watch = asyncio.create_task(_watch_stop_file(directory / STOP, stop))
             outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
             if outcome.ended == "done" and config.finalize:
-                return await _finalize(config, directory, outcome, wiring, stop, on_training)
+                outcome = await _finalize(config, directory, outcome, wiring, stop, on_training)
+            watch.cancel()
             return outcome
     finally:
         await wiring.close()
