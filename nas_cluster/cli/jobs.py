@@ -113,7 +113,7 @@ def list_runs(storage: Path, address: str | None, as_json: bool) -> None:
     if address is not None:
         from nas_cluster.cluster.ray_jobs import Jobs
 
-        found = Jobs(address).list()
+        found = Jobs(address).newest()
         click.echo(json.dumps([job_json(one) for one in found], indent=2) if as_json else jobs_text(found), nl=as_json)
         return
     if not storage.is_dir():

@@ -84,7 +84,7 @@ class Jobs:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise RunError(f"{self.address}: no Ray cluster answers there ({first})") from error
 
-    def list(self) -> list[Job]:
+    def newest(self) -> list[Job]:
         """The newest job of every run, oldest first."""
         newest: dict[str, Job] = {}
         for job in self._all():
@@ -94,7 +94,7 @@ class Jobs:
 
     def find(self, run: str) -> Job:
         """The newest job of a run. Raises RunError with the nearest name."""
-        jobs = self.list()
+        jobs = self.newest()
         for job in jobs:
             if job.run == run:
                 return job
@@ -171,10 +171,10 @@ class Jobs:
         stream = self._follow(job_id)
         with asyncio.Runner() as runner:
             while True:
-                try:
-                    yield runner.run(anext(stream))
-                except StopAsyncIteration:
+                text = runner.run(_next(stream))
+                if text is None:
                     return
+                yield text
 
     async def _follow(self, job_id: str) -> AsyncIterator[str]:
         said, broken = 0, 0
@@ -218,6 +218,10 @@ class Jobs:
             return [job for details in self._ask(self._client.list_jobs) if (job := _job(details)) is not None]
         except RuntimeError as error:
             raise RunError(f"{self.address}: {_reason(error)}") from error
+
+
+async def _next(stream: AsyncIterator[str]) -> str | None:
+    return await anext(stream, None)
 
 
 def _job(details: JobDetails) -> Job | None:

@@ -143,8 +143,12 @@ def _on_every(nodes: list[dict[str, Any]], function: Callable[[str], Any]) -> _A
 
 def _on(node_id: str, function: Callable[[str], Any]) -> Any:
     where = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    return task.options(scheduling_strategy=where).remote(node_id)
+    task = ray.remote(num_cpus=0, max_retries=0)(_call)
+    return task.options(scheduling_strategy=where).remote(function, node_id)
+
+
+def _call(function: Callable[[str], Any], node_id: str) -> Any:
+    return function(node_id)
 
 
 def _facts(_: str) -> tuple[dict[str, str], tuple[str, ...], bool]:
