@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nas_cluster
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import ConfigError
@@ -62,7 +61,7 @@ def pack_package(folder: Path) -> None:
     """Make `folder` anew with this package alone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _copy(Path(nas_cluster.__file__).parent, folder / "nas_cluster")
+    _copy(Path(__file__).parent, folder / "nas_cluster")
 
 
 def _copy(source: Path, target: Path) -> None:

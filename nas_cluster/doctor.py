@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas_cluster import __version__
 from nas_cluster.bundle import JOB_FILE, pack, pack_package
 from nas_cluster.cluster.wiring import make_wiring, pool_shape
 from nas_cluster.config import JobConfig
@@ -35,7 +34,6 @@ def examine(config: JobConfig | None) -> dict[str, Any]:
     try:
         nodes = [asdict(report) for report in probe()]
         data: dict[str, Any] = {
-            "nas_cluster": __version__,
             "authentication": all(node["token_wanted"] for node in nodes),
             "nodes": nodes,
         }

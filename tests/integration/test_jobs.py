@@ -239,6 +239,32 @@ def test_submit_follow_stop_resume(cluster, here, simulated_job):
     assert [str(path) for path in files if secret.encode() in path.read_bytes()] == [], "no token in any file"
 
 
+def test_children_wait_for_a_node_with_their_labels_as_a_request_that_an_autoscaler_sees(cluster, here):
+    children = {"CPU": 0.5, "GPU": 0.5, "label_selector": {"pool": "cards"}}
+    config = here.make(
+        name="cards",
+        estimator={"isolated": True, "duration": {"seconds": 0.01}},
+        topology={"resources": children, "slots": 2},
+        budget={"max_children": 12},
+    )
+    code, output = here.call("submit", config, "--address", cluster.url)
+    assert code == 0, output
+    address = f"--address=127.0.0.1:{cluster.gcs}"
+
+    def demands():
+        said = subprocess.run(
+            ["ray", "status", address], env=cluster.environment, capture_output=True, text=True
+        ).stdout
+        return re.search(r"\{.*'GPU': 0.5.*\}: 2\+ pending", said)
+
+    wait_for(demands, "demand for GPUs")
+    assert job.load_run(here.storage / "cards").counts()["done"] == 0
+    cluster.add_node("--num-cpus=1", "--num-gpus=1", "--labels=pool=cards")
+    code, output = here.call("logs", "cards", "-f", "--address", cluster.url)
+    assert code == 0, output
+    assert "done: 12 children" in output
+
+
 def test_without_the_token_nothing_is_told(cluster, here, tmp_path):
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{cluster.url}/api/jobs/", timeout=30)
