@@ -20,7 +20,7 @@ from nas_cluster.core.errors import UserError
 __all__ = ["answer_line", "check_storage", "examine", "examine_through_jobs", "findings"]
 
 _ANSWER = "doctor: "
-_JOB_SECONDS = 180.0
+_JOB_SECONDS = 600.0
 _CLOCK_SECONDS = 1.0
 """More than this confuses people who compare logs; nothing of a run depends on it."""
 

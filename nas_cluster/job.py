@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
 from nas_cluster.cluster.stages import OnTraining, candidates_of, run_stages
-from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_signals
+from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_request
 from nas_cluster.cluster.wiring import Wiring, make_wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
@@ -30,8 +30,7 @@ __all__ = ["ask_to_stop", "execute", "load_run", "prepare", "resume", "resume_co
 
 OnProgress = Callable[[Progress], None]
 
-_STOP_SECONDS = 0.5
-"""How often a run looks whether it was asked to stop."""
+_WAIT_SECONDS = 0.2
 _AFTER_SEARCH = {"retrain", "finalize"}
 """Sections that a search which is done does not read."""
 
@@ -97,15 +96,8 @@ def ask_to_stop(directory: str | Path, *, wait_seconds: float = 60.0) -> RunReco
     while is_live(directory):
         if time.monotonic() >= deadline:
             raise RunError(f"{directory}: was asked to stop and still runs")
-        time.sleep(_STOP_SECONDS / 2)
+        time.sleep(_WAIT_SECONDS)
     return record
-
-
-async def _watch_stop_file(path: Path, stop: Stop) -> None:
-    while not path.exists():
-        await asyncio.sleep(_STOP_SECONDS)
-    path.unlink(missing_ok=True)
-    stop.ask("nas-cluster stop", "stopped")
 
 
 def execute(
@@ -178,13 +170,10 @@ async def _session(
 ) -> Outcome:
     wiring.connect()  # before the signal handlers: ray.init sets one of its own
     try:
-        with stop_on_signals() as stop:
-            (directory / STOP).unlink(missing_ok=True)
-            watch = asyncio.create_task(_watch_stop_file(directory / STOP, stop))
+        with stop_on_request(directory) as stop:
             outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
             if outcome.ended == "done" and config.finalize:
-                outcome = await _finalize(config, directory, outcome, wiring, stop, on_training)
-            watch.cancel()
+                return await _finalize(config, directory, outcome, wiring, stop, on_training)
             return outcome
     finally:
         await wiring.close()

@@ -40,7 +40,7 @@ RUN = click.argument("run", metavar="RUN_DIR|NAME")
 JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 ADDRESS = click.option("--address", metavar="URL", help="The cluster's dashboard: http://HEAD:8265, or a port-forward.")
 FOLLOW = click.option("--follow", is_flag=True, help="Show the job's log until it ends; exit as it does.")
-_START_SECONDS = 180.0
+_START_SECONDS = 300.0
 _STOP_SECONDS = 90.0
 _FOLLOW_SECONDS = 0.5
 _TAIL_BYTES = 20_000

@@ -28,7 +28,7 @@ from nas_cluster.storage.layout import is_remote
 
 __all__ = ["NodeReport", "check_storage", "probe"]
 
-_NODE_SECONDS = 60.0
+_NODE_SECONDS = 120.0
 """A node that has not answered by then is reported as silent."""
 _NETWORK = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "gpfs", "beegfs", "afs", "glusterfs", "ocfs2", "gfs2"),
