@@ -22,6 +22,8 @@ from nas_cluster.storage.record import RunRecord
 
 __all__ = ["Chosen", "choose"]
 
+_MAX_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -71,8 +73,10 @@ def _of_run(directory: Path, name: str) -> Chosen:
 
 def _from_file(path: Path, space: SearchSpace[Any]) -> Architecture:
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: is not a readable JSON file ({str(error).splitlines()[0]})") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: an architecture is a JSON object, not {type(data).__name__}")

@@ -9,26 +9,28 @@ for child in record.top(5): ...
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
 from nas_cluster.cluster.stages import OnTraining, candidates_of, run_stages
-from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_signals
+from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_request
 from nas_cluster.cluster.wiring import Wiring, make_wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
-from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import CONFIG, JOURNAL, is_remote, is_unfinished_journal, run_directory
+from nas_cluster.storage.journal import Journal, is_live
+from nas_cluster.storage.layout import CONFIG, JOURNAL, STOP, is_remote, is_unfinished_journal, run_directory
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
-__all__ = ["execute", "load_run", "prepare", "resume", "resume_config", "run"]
+__all__ = ["ask_to_stop", "execute", "load_run", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
+_WAIT_SECONDS = 0.2
 _AFTER_SEARCH = {"retrain", "finalize", "correlate"}
 """Sections that a search which is done does not read."""
 
@@ -77,6 +79,25 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
     if is_remote(config.storage_path):
         return config
     return config.model_copy(update={"storage_path": str(directory.resolve().parent), "name": directory.resolve().name})
+
+
+def ask_to_stop(directory: str | Path, *, wait_seconds: float = 60.0) -> RunRecord:
+    """Stop the run in `directory` as SIGTERM would, from another process of this machine; its record when it is over.
+
+    Waits `wait_seconds` longer than the run's `failures.stop_grace`. Raises RunError when nothing runs there, or when
+    it is not over by then.
+    """
+    directory = Path(directory)
+    record = load_run(directory)
+    if not is_live(directory):
+        raise RunError(f"{directory}: is not running on this machine ({record.state()})")
+    (directory / STOP).touch()
+    deadline = time.monotonic() + wait_seconds + record.config["failures"].get("stop_grace", 0.0)
+    while is_live(directory):
+        if time.monotonic() >= deadline:
+            raise RunError(f"{directory}: was asked to stop and still runs")
+        time.sleep(_WAIT_SECONDS)
+    return record
 
 
 def execute(
@@ -149,7 +170,7 @@ async def _session(
 ) -> Outcome:
     wiring.connect()  # before the signal handlers: ray.init sets one of its own
     try:
-        with stop_on_signals() as stop:
+        with stop_on_request(directory) as stop:
             outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
             if outcome.ended == "done" and config.stages:
                 return await _finalize(config, directory, outcome, wiring, stop, on_training)

@@ -37,7 +37,12 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
             "controller_replicas": topology.controller_replicas,
             "children_per_replica": topology.children_per_replica,
             "children_at_once": topology.slots or at_once,
-            "resources_per_child": ", ".join(f"{k} {v:g}" for k, v in topology.resources.model_dump().items() if v),
+            "resources_per_child": ", ".join(
+                [
+                    *(f"{name} {amount:g}" for name, amount in topology.resources.amounts.items()),
+                    *(f"{label}={wanted}" for label, wanted in topology.resources.label_selector.items()),
+                ]
+            ),
             "mode": config.mode,
         },
         "space": {

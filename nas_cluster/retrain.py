@@ -9,7 +9,7 @@ from typing import Any
 
 from nas_cluster.architectures import choose
 from nas_cluster.cluster.stages import Candidate, OnTraining, StageResult, candidates_of, run_stages
-from nas_cluster.cluster.supervisor import stop_on_signals
+from nas_cluster.cluster.supervisor import stop_on_request
 from nas_cluster.cluster.wiring import Wiring, make_wiring
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.config.loading import apply_overrides
@@ -89,7 +89,7 @@ async def _run(
 ) -> list[StageResult]:
     wiring.connect()
     try:
-        with stop_on_signals() as stop:
+        with stop_on_request(directory) as stop:
             return await run_stages(
                 config, directory, stages, candidates, wiring, phase="retrain", stop=stop, on_training=on_training
             )

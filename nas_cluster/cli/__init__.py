@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from nas_cluster import __version__
-from nas_cluster.cli.look import plan, report, schema, show, status, top
+from nas_cluster.cli.jobs import doctor, list_runs, logs, status, stop, submit
+from nas_cluster.cli.look import plan, report, schema, show, top
 from nas_cluster.cli.search import resume, retrain, run
 from nas_cluster.core.errors import RunStopped, UserError
 
@@ -42,7 +43,9 @@ def commands() -> None:
     """Neural architecture search as a job on a Ray cluster."""
 
 
-for command in (run, resume, status, top, plan, show, report, retrain, schema):
+for command in (
+    *(run, submit, resume, list_runs, status, logs, stop, top, report, retrain, show, plan, doctor, schema),
+):
     commands.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at a job or a run and start nothing: plan, status, top, report, schema."""
+"""Commands that look at a job or a run and start nothing: plan, top, report, show, schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from nas_cluster import job
 from nas_cluster.architectures import choose
-from nas_cluster.cli.tables import fields_text, plan_text, status_json, status_text, top_json, top_text
+from nas_cluster.cli.tables import fields_text, plan_text, top_json, top_text
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides
 from nas_cluster.config.schema import job_schema
@@ -18,7 +18,7 @@ from nas_cluster.plan import make_plan
 from nas_cluster.show import describe
 from nas_cluster.storage.layout import REPORT
 
-__all__ = ["plan", "report", "schema", "show", "status", "top"]
+__all__ = ["plan", "report", "schema", "show", "top"]
 
 RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -26,18 +26,6 @@ JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 def _print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, sort_keys=True))
-
-
-@click.command()
-@RUN_DIR
-@JSON
-def status(run_dir: Path, as_json: bool) -> None:
-    """How the run in RUN_DIR stands."""
-    record = job.load_run(run_dir)
-    if as_json:
-        _print_json(status_json(record))
-    else:
-        click.echo(status_text(record), nl=False)
 
 
 @click.command()

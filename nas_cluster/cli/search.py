@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from nas_cluster import job
+from nas_cluster.cli.jobs import ADDRESS, FOLLOW, jobs_of, watch_start
 from nas_cluster.cli.progress import ProgressView
 from nas_cluster.cli.tables import stage_text, training_line
 from nas_cluster.cluster.messages import Outcome
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides
+from nas_cluster.doctor import check_storage
 from nas_cluster.retrain import retrain as retrain_chosen
 from nas_cluster.storage.layout import run_directory
 
@@ -19,7 +21,6 @@ __all__ = ["resume", "retrain", "run"]
 
 LOCAL = click.option("--local", is_flag=True, help="Everything in this process, without Ray: for debugging.")
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
 EXIT_CODES = {"done": 0, "interrupted": 130}
 STOPPED = 75
 
@@ -28,24 +29,36 @@ STOPPED = 75
 @click.argument("config", type=click.Path(path_type=Path))
 @OVERRIDES
 @LOCAL
-def run(config: Path, overrides: tuple[str, ...], local: bool) -> None:
+@click.option("--shared-storage", is_flag=True, help="Refuse a storage_path that the cluster's nodes do not share.")
+def run(config: Path, overrides: tuple[str, ...], local: bool, shared_storage: bool) -> None:
     """Search as CONFIG says, on this machine or at RAY_ADDRESS; continues if it was started before.
 
     KEY=VALUE overrides a setting: budget.max_children=100
     """
-    _search(JobConfig.load(config, overrides), local)
+    loaded = JobConfig.load(config, overrides)
+    if shared_storage and not local:
+        click.echo(check_storage(loaded))
+    _search(loaded, local, by_name=shared_storage)
 
 
 @click.command()
-@RUN_DIR
+@click.argument("run", metavar="RUN_DIR|NAME")
 @OVERRIDES
 @LOCAL
-def resume(run_dir: Path, overrides: tuple[str, ...], local: bool) -> None:
-    """Continue the run in RUN_DIR. KEY=VALUE may change budget, topology, failures and retrain."""
-    _search(job.resume_config(run_dir, overrides), local)
+@ADDRESS
+@FOLLOW
+def resume(run: str, overrides: tuple[str, ...], local: bool, address: str | None, follow: bool) -> None:
+    """Continue the run in RUN_DIR, or NAME as a job. KEY=VALUE may change budget, topology, failures and retrain."""
+    jobs = None if local else jobs_of(run, address)
+    if jobs is None:
+        _search(job.resume_config(Path(run), overrides), local)
+        return
+    from nas_cluster.submit import resubmit
+
+    watch_start(jobs, resubmit(run, jobs, overrides), follow)
 
 
-def _search(config: JobConfig, local: bool) -> None:
+def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
     directory = run_directory(config.storage_path, config.name)
     with ProgressView(config.name) as view:
         outcome = job.execute(
@@ -54,13 +67,14 @@ def _search(config: JobConfig, local: bool) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
-    _say_outcome(config, outcome, directory)
+    _say_outcome(config, outcome, directory, by_name=by_name)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _say_outcome(config: JobConfig, outcome: Outcome, directory: Path) -> None:
+def _say_outcome(config: JobConfig, outcome: Outcome, directory: Path, *, by_name: bool) -> None:
+    """How it ended and how to go on; a job of a cluster has a name and not a folder."""
     if directory.is_relative_to(Path.cwd()):
         directory = directory.relative_to(Path.cwd())
     done = outcome.progress.children_done
@@ -73,7 +87,7 @@ def _say_outcome(config: JobConfig, outcome: Outcome, directory: Path) -> None:
         click.echo(f"look: nas-cluster top {directory} · nas-cluster report {directory}")
     else:
         click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {directory}", err=True)
-        click.echo(f"continue: nas-cluster resume {directory}", err=True)
+        click.echo(f"continue: nas-cluster resume {config.name if by_name else directory}", err=True)
 
 
 @click.command()

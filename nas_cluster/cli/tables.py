@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nas_cluster.cli.progress import duration
 from nas_cluster.cluster.stages import StageResult
@@ -14,10 +16,19 @@ from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import ChildRow, TrainingRow
 
+if TYPE_CHECKING:
+    from nas_cluster.cluster.ray_jobs import Job
+
 __all__ = [
     "fields_text",
+    "findings_text",
+    "job_json",
+    "job_text",
+    "jobs_text",
     "mean_and_spread",
     "plan_text",
+    "runs_json",
+    "runs_text",
     "stage_text",
     "status_json",
     "status_text",
@@ -93,6 +104,77 @@ def status_text(record: RunRecord) -> str:
     if data["last_event"]:
         lines.append(("last event", data["last_event"]["kind"]))
     return "".join(f"{name:<11} {value}\n" for name, value in lines)
+
+
+def runs_json(records: Sequence[RunRecord], live: Collection[Path]) -> list[dict[str, Any]]:
+    """The runs in a folder."""
+    return [
+        {
+            "name": record.name,
+            "run_dir": str(record.directory),
+            "state": "running" if record.directory in live else record.state(),
+            "children": record.counts()["done"],
+            "max_children": record.config["budget"]["max_children"],
+            "best_reward": best[0].reward if (best := record.top(1)) else None,
+        }
+        for record in records
+    ]
+
+
+def runs_text(records: Sequence[RunRecord], live: Collection[Path]) -> str:
+    """The same as a table."""
+    rows = []
+    for run in runs_json(records, live):
+        most = "" if run["max_children"] is None else f"/{run['max_children']}"
+        best = "-" if run["best_reward"] is None else f"{run['best_reward']:.4f}"
+        rows.append([f"{run['children']}{most}", best, run["state"], run["run_dir"]])
+    return _table(["children", "best reward", "state", "run"], rows, left=2) if rows else "no runs\n"
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job of a cluster."""
+    return {
+        "name": job.run,
+        "job": job.job_id,
+        "status": job.status,
+        "exit_code": job.code if job.ended else None,
+        "resumable": job.ended and job.status != "SUCCEEDED",
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "storage_path": job.metadata.get("storage_path"),
+    }
+
+
+def job_text(job: Job, progress: str | None) -> str:
+    """The same for people."""
+    again = f" · continue: nas-cluster resume {job.run}" if job.ended and job.status != "SUCCEEDED" else ""
+    code = f", exit code {job.code}" if job.ended else ""
+    lines = [
+        ("run", job.run),
+        ("job", f"{job.job_id}, attempt {job.attempt}"),
+        ("state", f"{job.status.lower()}{code}{again}"),
+        ("started", _time(job.started_at)),
+        ("storage", job.metadata.get("storage_path", "-")),
+    ]
+    if progress:
+        lines.append(("progress", progress))
+    return "".join(f"{name:<11} {value}\n" for name, value in lines)
+
+
+def jobs_text(jobs: Sequence[Job]) -> str:
+    """The newest job of each run as a table."""
+    rows = [[_time(job.started_at), str(job.attempt), job.status.lower(), job.run] for job in jobs]
+    return _table(["started", "attempts", "state", "run"], rows, left=2) if rows else "no runs\n"
+
+
+def findings_text(findings: Sequence[tuple[str, str, str]]) -> str:
+    """What `doctor` found, a line each."""
+    width = max(len(what) for _, what, _ in findings)
+    return "".join(f"{level:<7}  {what:<{width}}  {words}\n" for level, what, words in findings)
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def training_line(row: TrainingRow) -> str:

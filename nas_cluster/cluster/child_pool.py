@@ -7,6 +7,7 @@ the child goes back to the front of the queue when it may be tried again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -63,6 +64,7 @@ class ChildPool:
     _ready: set[int] = field(default_factory=set)
     _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
     _broken: BaseException | None = None
+    _draining: bool = False
 
     @property
     def slots(self) -> int:
@@ -107,6 +109,13 @@ class ChildPool:
         """Return once fewer than `waiting` children are queued (back-pressure)."""
         async with self._taken:
             await self._taken.wait_for(lambda: self.waiting < waiting or self._broken is not None)
+
+    async def drain(self, seconds: float) -> None:
+        """Start no more children; return when none is running, or after so many seconds."""
+        self._draining = True
+        async with self._taken:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._taken.wait_for(lambda: not self.busy or self._broken is not None), seconds)
 
     async def close(self) -> None:
         """Drop queued and running children and end the workers."""
@@ -159,6 +168,9 @@ class ChildPool:
         """One slot: take, score, answer, for ever. Raises PartLost when the worker is gone."""
         while True:
             item = await self._queue.get()
+            if self._draining:  # it waits for the end of the run, with all that are queued
+                self._queue.put_nowait(item)
+                await asyncio.Event().wait()
             async with self._taken:
                 self._taken.notify_all()
             item.attempts += 1
@@ -179,12 +191,18 @@ class ChildPool:
                 raise
             finally:
                 self.busy -= 1
+                if self._draining:
+                    await self._say_drained()
             if evaluation.cause in _RETRIED and item.attempts <= self.retries and self._broken is None:
                 self._requeue(item, evaluation.cause)
             elif not item.result.done():
                 item.result.set_result(Scored(evaluation, name, started_at, self.clock.now(), item.attempts))
             if lost is not None:
                 raise lost
+
+    async def _say_drained(self) -> None:
+        async with self._taken:
+            self._taken.notify_all()
 
     def _requeue(self, item: _Waiting, cause: str | None) -> None:
         self.on_event("child_retried", {"child": str(item.child.child_id), "cause": cause, "attempt": item.attempts})

@@ -34,6 +34,8 @@ __all__ = ["ChildWorker", "Evaluators", "evaluate_safely", "train_phase_safely"]
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
 _POLL_SECONDS = 0.25
+_PRIVATE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""What a child's process need not know: it never speaks to Ray."""
 _ALLOCATOR = "glibc.malloc.hugetlb=1"
 """Large pages for maps: training takes and returns the same memory at every step, and page faults cost a CPU 15 % of it
 (README of the trainer)."""
@@ -165,7 +167,11 @@ class ChildWorker:
         if self._process is None:
             gpu = self._config.topology.resources.GPU > 0
             order = {"config": self._config_json, "test": self._test, "device": "cuda" if gpu else "cpu"}
-            process = _ChildProcess(self._log, threads=max(1, int(self._config.topology.resources.CPU)))
+            process = _ChildProcess(
+                self._log,
+                threads=max(1, int(self._config.topology.resources.CPU)),
+                log_limit_mb=self._config.failures.log_limit_mb,
+            )
             try:
                 answer = process.ask(order, time_limit=None, memory_limit_gb=None)
             except _Ended as ended:
@@ -200,7 +206,9 @@ class _Ended(Exception):
 class _ChildProcess:
     """A process that runs `nas_cluster.cluster.child_process`: one JSON line in, one JSON line out."""
 
-    def __init__(self, log: Path, *, threads: int) -> None:
+    def __init__(self, log: Path, *, threads: int, log_limit_mb: float) -> None:
+        self._log = log
+        self._log_limit = int(log_limit_mb * 1e6)
         order_read, order_write = os.pipe()
         answer_read, answer_write = os.pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +223,7 @@ class _ChildProcess:
                 stdout=output,
                 stderr=output,
                 pass_fds=(order_read, answer_write),
-                env={**os.environ, **environment, "PYTHONPATH": path},
+                env={**_public_environment(), **environment, "PYTHONPATH": path},
                 start_new_session=True,
             )
         os.close(order_read)
@@ -247,8 +255,18 @@ class _ChildProcess:
                 elif memory_limit_gb is not None and (used := self._resident_gb()) > memory_limit_gb:
                     self.kill()
                     raise _Ended("out_of_memory", f"{used:.2f} GB resident, {memory_limit_gb:g} GB allowed")
+                self._limit_log()
+        self._limit_log()
         answer: dict[str, Any] = json.loads(received)
         return answer
+
+    def _limit_log(self) -> None:
+        """What was printed goes when it is too much. The process appends, so it goes on at the new end."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > self._log_limit:
+                os.truncate(self._log, 0)
+                with self._log.open("ab") as file:
+                    file.write(b"(what came before was more than failures.log_limit_mb and is gone)\n")
 
     def _resident_gb(self) -> float:
         try:
@@ -280,6 +298,10 @@ class _ChildProcess:
         if self._answers >= 0:
             os.close(self._answers)
             self._answers = -1
+
+
+def _public_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _PRIVATE}
 
 
 def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:

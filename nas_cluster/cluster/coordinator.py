@@ -113,10 +113,14 @@ class Coordinator:
         return await self._snapshots.initialise(self._shards, weights)
 
     async def stop(self, reason: str) -> None:
-        """Admit no more children, drop those in flight (a resumed run trains them), and let every waiter go."""
+        """Admit no more children, give those in flight `failures.stop_grace`, drop what is left (a resumed run trains
+        it), and let every waiter go."""
         if self._stopping is None:
             self._stopping = reason
+            if self._failure is None:
+                await self._pool.drain(self._config.failures.stop_grace)
             await self._pool.close()
+            await asyncio.gather(*self._scoring.values(), return_exceptions=True)  # what was scored is committed
             await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
             async with self._minibatch_over:
                 self._minibatch_over.notify_all()
@@ -377,7 +381,7 @@ class Coordinator:
         )
         if epoch == self._config.strategy.learning_epochs - 1:
             await self._close_minibatch(replica, update)
-        self._tally.update_applied(min(r.version for r in receipts), staleness, scalars)
+        self._tally.update_applied([receipt.version for receipt in receipts], staleness, scalars)
         await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
 
     # -- for people ----------------------------------------------------------------------------------------------------

@@ -143,10 +143,13 @@ class Progress:
     entropy: float | None = None
     baseline: float | None = None
     updates: int = 0
+    shard_versions: tuple[int, ...] = ()
     updates_per_second: float = 0.0
     mean_staleness: float = 0.0
     slots_busy: int = 0
     slots: int = 0
+    child_seconds: float = 0.0
+    """Seconds that children were trained, in all sessions."""
     active_seconds: float = 0.0
     seconds_left: float | None = None
     last_event: str = ""

@@ -26,7 +26,7 @@ from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule, Shar
 from nas_cluster.core.seeds import derive, stream
 from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SHARED
+from nas_cluster.storage.layout import shared_directory
 from nas_cluster.storage.rows import PhaseRow
 
 __all__ = ["Phases", "schedule_of"]
@@ -57,7 +57,7 @@ class Phases:
     ) -> None:
         self._config = config
         self._schedule = schedule
-        self._directory = directory / SHARED
+        self._directory = shared_directory(directory, config.storage_path)
         self._journal = journal
         self._commit = commit
         self._pool = pool
@@ -90,7 +90,7 @@ class Phases:
         await self._commit(lambda: self._journal.plan_phase(row))
         planned = self._journal.phases()[phase]
         target = self._directory / f"{phase:05d}.safetensors"
-        self._directory.mkdir(exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         result = await self._as_group(planned, target)
         await self._commit(lambda: self._journal.phase_done(phase, str(target), result, finished_at=self._clock.now()))
         self._states.append(SharedState(phase, str(target), result.sha256))

@@ -1,4 +1,4 @@
-"""The parts of a run as Ray actors: the only module that imports ray.
+"""The parts of a run as Ray actors. Beside this module only its neighbours `ray_*.py` import ray.
 
 One actor class, `Host`, carries any number of plain objects and forwards calls to them; so the parts need no decorator,
 and `replicas_per_actor` or `shards_per_actor` is only a question of how many go into one host. Ray's own retries and
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import socket
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,18 +21,22 @@ from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
 from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaClient, ShardClient, WorkerClient
 from nas_cluster.cluster.parameter_server import ParameterServer
+from nas_cluster.cluster.ray_connection import Connection
+from nas_cluster.cluster.ray_metrics import publish_forever
+from nas_cluster.cluster.ray_placement import LearnerPlaces, capacity, child_options, this_node
 from nas_cluster.cluster.replica import Servers
 from nas_cluster.cluster.wiring import make_replica, make_worker, pool_shape
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import SystemClock
-from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 
 __all__ = ["RayWiring"]
 
-_CONNECT_SECONDS = 5.0
-_INLINE_BYTES = 1 << 20
-"""Ray carries answers up to this size inside the reply (default 100 KB): a controller's slice needs no object store."""
+
+_UNASKED = 1 << 20
+"""Children that only wait ask for nothing."""
+_background: set[asyncio.Task[None]] = set()
+"""Tasks beside the parts of this process, which lives as long as they do."""
 
 
 class Host:
@@ -138,34 +139,11 @@ class RayWiring:
     def __init__(self) -> None:
         self._hosts: list[Any] = []
         self._learners: list[Any] = []
-        self._started_ray = False
+        self._connection = Connection()
 
     def connect(self) -> None:
         """Make sure that this process is connected to a Ray cluster."""
-        if ray.is_initialized():
-            return
-        self._started_ray = True
-        environment = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": "error",
-            "runtime_env": {"env_vars": environment},
-            "namespace": "nas_cluster",
-        }
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            _check_answers(address)
-            try:
-                ray.init(address=address, **options)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(
-                    f"RAY_ADDRESS={address}: no Ray cluster answers there ({_first_line(error)})"
-                ) from error
-            return
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of our own, reachable from this machine only
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
-        ray.init(address="local", include_dashboard=False, **options)
+        self._connection.open()
 
     async def start_coordinator(self, config: JobConfig, directory: Path) -> CoordinatorClient:
         """The coordinator, on this node: the journal is on its disk."""
@@ -176,7 +154,7 @@ class RayWiring:
             wanted=topology.controller_replicas * topology.children_per_replica,
         )
         factory = partial(_make_coordinator, config.to_dict(), directory, shape.workers, shape.slots_per_worker)
-        host = self._host([factory], {"num_cpus": 0, "resources": _this_node()})
+        host = _start_host([factory], this_node())
         self._hosts.append(host)
         coordinator = Remote(host, 0)
         await coordinator._call("progress")  # a run that cannot be opened says so here
@@ -185,20 +163,21 @@ class RayWiring:
     async def start_shards(self, config: JobConfig) -> Sequence[ShardClient]:
         """S empty shards, `shards_per_actor` to a process; they take no CPU from children."""
         make = partial(_make_shard, config.to_dict())
-        return await self._spread([make] * config.topology.parameter_shards, config.topology.shards_per_actor)
+        self._places = LearnerPlaces(config.topology)
+        return self._spread([make] * config.topology.parameter_shards, config.topology.shards_per_actor)
 
     async def start_replicas(
         self, config: JobConfig, indices: Sequence[int], shards: Sequence[ShardClient], coordinator: CoordinatorClient
     ) -> Sequence[ReplicaClient]:
         """One replica per index, `replicas_per_actor` to a process."""
         factories = [partial(_make_replica, config.to_dict(), index, list(shards), coordinator) for index in indices]
-        return await self._spread(factories, config.topology.replicas_per_actor)
+        return self._spread(factories, config.topology.replicas_per_actor)
 
-    async def _spread(self, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
+    def _spread(self, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
         clients: list[Any] = []
         for start in range(0, len(factories), per_host):
             group = factories[start : start + per_host]
-            host = self._host(group, {"num_cpus": 0})
+            host = _start_host(group, self._places.next())
             self._learners.append(host)
             clients += [Remote(host, part) for part in range(len(group))]
         return clients
@@ -214,15 +193,8 @@ class RayWiring:
         return _spawn_ray_worker(config.to_dict(), directory, test, index)
 
     def capacity(self, config: JobConfig) -> int:
-        """How many children the cluster's nodes hold at once."""
-        asked = {name: amount for name, amount in config.topology.resources.model_dump().items() if amount > 0}
-        total = ray.cluster_resources()
-        count = min(int(total.get(name, 0) / amount + 1e-6) for name, amount in asked.items())
-        if count == 0:
-            wanted = ", ".join(f"{name}: {amount:g}" for name, amount in asked.items())
-            has = ", ".join(f"{name}: {total.get(name, 0):g}" for name in asked)
-            raise ConfigError(f"topology.resources: a child asks for {{{wanted}}}, this cluster has {{{has}}}")
-        return count
+        """How many children the cluster's nodes hold at once. Raises ConfigError when that is none."""
+        return _UNASKED if config.estimator.shares_process else capacity(config.topology)
 
     async def close(self) -> None:
         """End all actors, and Ray if it was started or joined here."""
@@ -230,23 +202,7 @@ class RayWiring:
         for host in self._hosts:
             ray.kill(host, no_restart=True)
         self._hosts.clear()
-        if self._started_ray:
-            await asyncio.to_thread(ray.shutdown)
-            self._started_ray = False
-
-    def _host(self, factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
-        return _start_host(factories, options)
-
-
-def _check_answers(address: str) -> None:
-    """Raise ConfigError when nobody listens at HOST:PORT; ray.init itself would wait for minutes before it says so."""
-    host, colon, port = address.rpartition(":")
-    if "://" in address or not colon or not port.isdigit():
-        return  # "auto", a local folder, a client address: ray's own words
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"RAY_ADDRESS={address}: nobody answers there ({error}); `ray status` shows yours") from error
+        await asyncio.to_thread(self._connection.close)
 
 
 def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
@@ -254,33 +210,27 @@ def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any])
     return actor.remote(list(factories))
 
 
-def _this_node() -> dict[str, float]:
-    """A sliver of this node's own resource: pins an actor to it."""
-    return {f"node:{ray.util.get_node_ip_address()}": 0.001}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slots_per_worker: int) -> Coordinator:
     async def spawn(index: int) -> WorkerClient:
         return _spawn_ray_worker(config, directory, False, index)
 
-    return Coordinator(
-        JobConfig.from_dict(config),
+    job = JobConfig.from_dict(config)
+    coordinator = Coordinator(
+        job,
         directory,
         spawn=spawn,
         workers=workers,
         slots_per_worker=slots_per_worker,
         clock=SystemClock(),
     )
+    _background.add(asyncio.ensure_future(publish_forever(job, coordinator)))
+    return coordinator
 
 
 def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index: int) -> WorkerClient:
     job = JobConfig.from_dict(config)
     resources, shared = job.topology.resources, job.estimator.shares_process
-    options = {"num_cpus": 0} if shared else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
+    options = {"num_cpus": 0} if shared else child_options(resources)
     factory = partial(_make_worker, config, directory, index, test)
     client = BatchedRayWorker if shared else RayWorker
     return client(_start_host([factory], options), 0)

@@ -202,7 +202,7 @@ async def _run_stage(
             retries=job.failures.retries,
             on_event=lambda kind, detail: journal.event(kind, **detail),
         )
-        await _train_all(journal, pool, open_ones, stop, on_training)
+        await _train_all(journal, pool, open_ones, stop, job.failures.stop_grace, on_training)
         known = {row.key: row for row in journal.trainings()}
     return _rank(stage, planned, known, failure_reward=job.failures.reward)
 
@@ -237,9 +237,9 @@ def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared:
 
 
 async def _train_all(
-    journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, on_training: OnTraining
+    journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, grace: float, on_training: OnTraining
 ) -> None:
-    """Train all of them; each is committed when it is done."""
+    """Train all of them; each is committed when it is done. A stop gives those in flight so many seconds of grace."""
 
     async def one(training: _Planned) -> None:
         scored = await pool.evaluate(training.child)
@@ -257,6 +257,7 @@ async def _train_all(
 
     async def watch() -> None:
         await stop.wait()
+        await pool.drain(grace)
         await pool.close()
 
     pool.start()

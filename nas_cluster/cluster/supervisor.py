@@ -23,10 +23,13 @@ from nas_cluster.cluster.messages import CoordinatorClient, Outcome, PartLost, P
 from nas_cluster.cluster.wiring import Wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import RunStopped
+from nas_cluster.storage.layout import STOP
 
-__all__ = ["State", "Stop", "Supervisor", "may_recover", "stop_on_signals"]
+__all__ = ["State", "Stop", "Supervisor", "may_recover", "stop_on_request"]
 
 _PROGRESS_SECONDS = 0.5
+_STOP_SECONDS = 0.5
+"""How often a run looks whether it was asked to stop."""
 
 
 class State(Enum):
@@ -68,21 +71,31 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """A Stop that SIGINT (interrupted) and SIGTERM (stopped) ask for; only the main thread can receive signals."""
+def stop_on_request(directory: Path) -> Iterator[Stop]:
+    """A Stop that SIGINT (interrupted), SIGTERM and a file in the run's directory (stopped) ask for; only the main
+    thread can receive signals."""
     stop = Stop()
+    (directory / STOP).unlink(missing_ok=True)
+    watch = asyncio.create_task(_watch_stop_file(directory / STOP, stop))
     signals = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped"}
     if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+        signals = {}
     loop = asyncio.get_running_loop()
     for number, ended in signals.items():
         loop.add_signal_handler(number, stop.ask, f"{number.name} received", ended)
     try:
         yield stop
     finally:
+        watch.cancel()
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def _watch_stop_file(path: Path, stop: Stop) -> None:
+    while not path.exists():
+        await asyncio.sleep(_STOP_SECONDS)
+    path.unlink(missing_ok=True)
+    stop.ask("nas-cluster stop", "stopped")
 
 
 def may_recover(restarts: int, max_restarts: int, *, coordinator_alive: bool) -> bool:

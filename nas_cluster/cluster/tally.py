@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Progress
@@ -38,6 +39,7 @@ class Tally:
                 self._best = (best.reward, str(best.child.child_id))
         self._child_seconds = journal.child_seconds()
         self._mean: float | None = None
+        self._versions: tuple[int, ...] = ()
         self._version = 0
         self._scalars: dict[str, float] = {}
         self._update_times: deque[float] = deque(maxlen=_RATE_WINDOW)
@@ -82,9 +84,10 @@ class Tally:
         best = {} if self._best is None else {"best_reward": self._best[0]}
         self._plot("children", {"reward": row.reward, "mean_reward": self._mean, **best}, self._done)
 
-    def update_applied(self, version: int, staleness: int, scalars: dict[str, float]) -> None:
-        """Count a gradient that reached the parameter servers."""
-        self._version = max(self._version, version)
+    def update_applied(self, versions: Sequence[int], staleness: int, scalars: dict[str, float]) -> None:
+        """Count a gradient that reached the parameter servers, which stand at these versions."""
+        self._versions = tuple(versions)
+        self._version = max(self._version, min(versions))
         self._scalars = scalars or self._scalars
         self._update_times.append(self._clock.monotonic())
         self._staleness.append(staleness)
@@ -120,10 +123,12 @@ class Tally:
             entropy=self._scalars.get("entropy"),
             baseline=self._scalars.get("baseline"),
             updates=self._version,
+            shard_versions=self._versions,
             updates_per_second=rate,
             mean_staleness=sum(self._staleness) / len(self._staleness) if self._staleness else 0.0,
             slots_busy=busy,
             slots=slots,
+            child_seconds=self._child_seconds,
             active_seconds=self._earlier_seconds + self.session_seconds,
             seconds_left=left,
             last_event=self.last_event,

@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
@@ -72,6 +74,21 @@ class JobConfig(Options):
             return check_run_name(value)
         except ConfigError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("storage_path")
+    @classmethod
+    def _holds_no_secret(cls, value: str) -> str:
+        """A config is copied into journals, mirrors and job metadata. The value itself is not in the message."""
+        if "://" in value:
+            parts = urlsplit(value)
+            if parts.password or parts.query or (parts.username and parts.scheme not in ("sftp", "ssh", "smb", "hdfs")):
+                raise PydanticCustomError(
+                    "secret",
+                    "credentials do not belong in a config, which is copied to many places; give them to fsspec by "
+                    "the environment or its own files, and write {place}",
+                    {"place": f"{parts.scheme}://{(parts.hostname or '')}{parts.path}"},
+                )
+        return value
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

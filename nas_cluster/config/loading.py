@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from nas_cluster.core.errors import ConfigError, nearest
 
@@ -17,6 +18,7 @@ __all__ = ["apply_overrides", "parse_yaml", "read_yaml", "write_yaml"]
 
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
+_MAX_ALIASES = 100
 _MAX_NODES = 20_000
 """More values than any job has; aliases count each time they are used."""
 
@@ -42,8 +44,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Plain data (dict, list, str, int, float, bool, None). Duplicate keys and custom tags are refused."""
+    """Plain data (dict, list, str, int, float, bool, None). Duplicate keys, custom tags and merge keys are refused."""
     try:
+        _check_events(text, source)
         data = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -54,6 +57,21 @@ def parse_yaml(text: str, *, source: str) -> Any:
         raise ConfigError(f"{source}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     _check_size(data, source)
     return data
+
+
+def _check_events(text: str, source: str) -> None:
+    """Before anything is built of it: a merge key (`<<`, no part of YAML 1.2) copies what it names, and ten that name
+    ten others each are too many for any memory."""
+    depth = aliases = 0
+    for event in YAML(typ="safe", pure=True).parse(StringIO(text)):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        aliases += isinstance(event, AliasEvent)
+        line = event.start_mark.line + 1
+        if depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
+            limit = f"{_MAX_DEPTH} levels" if depth > _MAX_DEPTH else f"{_MAX_ALIASES} aliases"
+            raise ConfigError(f"{source}:{line}: nested or aliased beyond {limit}")
+        if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
+            raise ConfigError(f"{source}:{line}: merge keys ('<<') are not read; write the section out")
 
 
 def _check_size(data: Any, source: str) -> None:

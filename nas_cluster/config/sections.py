@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nas_cluster.core.component import Options
 
@@ -13,12 +14,37 @@ __all__ = ["Budget", "Control", "Failures", "Resources", "Topology"]
 
 Positive = Annotated[float, Field(gt=0)]
 
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL}")
+_LABEL_WANTED = re.compile(rf"!?({_LABEL}|in\({_LABEL}(, ?{_LABEL})*\))")
+
+
+def _labels(selector: dict[str, str]) -> dict[str, str]:
+    """Ray's label selectors. Refused here, because Ray would find out only when the actor is made."""
+    for key, wanted in selector.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is no label; write for instance ray.io/market-type")
+        if not _LABEL_WANTED.fullmatch(wanted):
+            raise ValueError(f"{key}: write a value, '!value', 'in(a, b)' or '!in(a, b)', not {wanted!r}")
+    return selector
+
+
+LabelSelector = Annotated[dict[str, str], AfterValidator(_labels)]
+"""Labels that a node must have: {ray.io/market-type: spot, ray.io/accelerator-type: 'in(A100, H100)'}."""
+
 
 class Resources(Options):
     """What one child holds while it runs, in Ray's words."""
 
     CPU: float = Field(1, ge=0)
     GPU: float = Field(0, ge=0)
+    label_selector: LabelSelector = {}
+    """Only on nodes with these labels: a type of card, spot nodes, a node group."""
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What is asked for, without zeros: {"CPU": 1.0, "GPU": 0.25}."""
+        return {name: amount for name, amount in (("CPU", self.CPU), ("GPU", self.GPU)) if amount > 0}
 
     @field_validator("GPU")
     @classmethod
@@ -58,6 +84,9 @@ class Topology(Options):
     replicas_per_actor: int = Field(1, ge=1)
     """Replicas that share a process: 100 of them are then affordable (140 MiB instead of 6 GiB)."""
     shards_per_actor: int = Field(1, ge=1)
+    learner_label_selector: LabelSelector = {}
+    """Only on nodes with these labels are shards and replicas. They never take a GPU, and keep to nodes without one
+    where there are any."""
     snapshot_every: int = Field(10, ge=1)
     """Updates between two snapshots."""
 
@@ -117,5 +146,10 @@ class Failures(Options):
     """Resident memory one child's process may use."""
     max_parameters: int | None = Field(None, ge=1)
     """Larger children are refused before any memory is touched."""
+    log_limit_mb: Positive = 64
+    """What one worker's children may print; the oldest of it goes when it is more."""
+    stop_grace: float = Field(0, ge=0)
+    """Seconds that children in flight may still take when the run is told to stop. Those that are not done by then are
+    dropped, and trained when the run continues."""
     max_restarts: int = Field(10, ge=0)
     """Recoveries from lost shards or replicas before the run stops."""

@@ -164,7 +164,11 @@ def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> 
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
-            given = "" if isinstance(item["input"], dict | BaseModel) else f", got {item['input']!r}"
+            given = (
+                ""
+                if item["type"] == "secret" or isinstance(item["input"], dict | BaseModel)
+                else f", got {item['input']!r}"
+            )
             lines.append(f"{dotted}: {message}{given}" if dotted else f"{message}{given}")
     return list(dict.fromkeys(lines))
 

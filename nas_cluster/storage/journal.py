@@ -23,9 +23,24 @@ from nas_cluster.storage.layout import JOURNAL, LOCK
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SnapshotRow, TrainingRow
 
-__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect"]
+__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect", "is_live"]
 
 SCHEMA_VERSION = 1
+
+
+def is_live(directory: Path) -> bool:
+    """Whether a process on this machine holds the run now."""
+    try:
+        lock = os.open(directory / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 class StorageFailed(RunStopped):

@@ -17,15 +17,19 @@ __all__ = [
     "REPORT",
     "SHARED",
     "SNAPSHOTS",
+    "STOP",
     "TENSORBOARD",
     "check_run_name",
     "is_remote",
     "is_unfinished_journal",
     "run_directory",
+    "shared_directory",
 ]
 
 JOURNAL = "journal.sqlite"
 LOCK = "lock"
+STOP = "stop"
+"""Whoever makes this file asks the run to stop."""
 CONFIG = "config.yaml"
 SNAPSHOTS = "snapshots"
 SHARED = "shared"
@@ -51,6 +55,14 @@ def run_directory(storage_path: str, name: str) -> Path:
         place = hashlib.sha256(storage_path.encode()).hexdigest()[:12]
         return cache_root() / "runs" / place / name
     return Path(storage_path).expanduser().absolute() / name
+
+
+def shared_directory(directory: Path, storage_path: str) -> Path:
+    """Where the workers of the run in `directory` pass files to each other: with a file:// URL in the folder that the
+    nodes share, as `directory` is then on this machine's disk."""
+    if storage_path.startswith("file://"):
+        return Path(storage_path.removeprefix("file://")) / directory.name / SHARED
+    return directory / SHARED
 
 
 def is_unfinished_journal(path: Path) -> bool:

@@ -45,10 +45,12 @@ class SnapshotStore:
         """Arrays and meta of a snapshot. Raises DamagedSnapshot; nothing is parsed before its hash is right."""
         path = self._directory / row.path
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                right = hashlib.file_digest(file, "sha256").hexdigest() == row.sha256  # before it is in memory
+            data = path.read_bytes() if right else b""
         except OSError as error:
             raise DamagedSnapshot(f"{path.name}: {error.strerror}") from error
-        if hashlib.sha256(data).hexdigest() != row.sha256:
+        if not right:
             raise DamagedSnapshot(f"{path.name}: its SHA-256 is not the recorded one")
         try:
             entries = deserialize(data)  # type: ignore[no-untyped-call]

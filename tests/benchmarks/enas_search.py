@@ -1,11 +1,11 @@
 """What ENAS's search costs around the training step.
 
-    python tests/benchmarks/enas_search.py workers|scoring [--repeats 3]
+python tests/benchmarks/enas_search.py workers|scoring [--repeats 3]
 
-    workers  images per second of a phase of shared weights (micro, 20 filters, 8 cells, 32x32, M=2 architectures a
-             step): two gloo workers of one thread against one worker of one thread and one of two
-    scoring  rewards of 100 architectures: all in the queue of one worker at once against one by one, each with its own
-             update of the controller, as the engine records both
+workers  images per second of a phase of shared weights (micro, 20 filters, 8 cells, 32x32, M=2 architectures a
+         step): two gloo workers of one thread against one worker of one thread and one of two
+scoring  rewards of 100 architectures: all in the queue of one worker at once against one by one, each with its own
+         update of the controller, as the engine records both
 """
 
 import argparse

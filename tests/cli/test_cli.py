@@ -1,6 +1,10 @@
 """The command line as a user types it: what it prints, its exit codes, one line for every mistake."""
 
 import json
+import re
+import subprocess
+import sys
+import time
 from io import StringIO
 
 import pytest
@@ -105,7 +109,39 @@ def test_a_stopped_run_says_how_to_go_on(cli, config_file):
     assert "continue: nas-cluster resume" in err
 
 
+def test_a_run_here_is_listed_looked_at_and_stopped_from_elsewhere(cli, simulated_job, tmp_path):
+    slow = simulated_job(name="slow", estimator={"isolated": True, "duration": {"seconds": 0.3}})
+    (tmp_path / "slow.yaml").write_text(write_yaml(slow.to_dict()))
+    command = [sys.executable, "-m", "nas_cluster.cli", "run", str(tmp_path / "slow.yaml"), "--local"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = tmp_path / "slow"
+    while not (run / JOURNAL).exists() or job.load_run(run).counts()["done"] < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (run / "logs" / "worker-0.log").write_text("hello\n")
+    _, out, _ = cli("list", tmp_path)
+    assert re.search(r" running +\S+/slow$", out, re.M), out
+    assert cli("logs", run)[1] == "worker-0 | hello\n"
+    code, out, _ = cli("stop", run)
+    assert code == 0
+    assert "stopped · continue: nas-cluster resume" in out
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert "stopped: nas-cluster stop" in output
+    assert not (run / "stop").exists()
+    _, out, _ = cli("list", tmp_path, "--json")
+    assert [(one["name"], one["state"]) for one in json.loads(out)] == [("slow", "stopped")]
+
+
 MISTAKES = {
+    "stop what does not run": (["stop", "RUN"], "is not running on this machine (done)"),
+    "stop what is not there": (["stop", "RUNX"], "no such run"),
+    "list what is not there": (["list", "no_such_folder"], "no such folder"),
+    "logs of nothing": (["logs", "."], "not a run directory"),
+    "submit a config that is not there": (
+        ["submit", "quikstart.yaml", "--address", "http://127.0.0.1:1"],
+        "no such file",
+    ),
     "no such command": (["rnu"], "did you mean 'run'"),
     "no such option": (["top", "RUN", "--jsn"], "--json"),
     "no such file": (["run", "quikstart.yaml"], "no such file"),

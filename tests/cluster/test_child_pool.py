@@ -216,3 +216,49 @@ def test_back_pressure_waits_for_a_short_queue():
         await pool.close()
 
     scenario(main)
+
+
+def test_draining_lets_running_children_end_and_starts_no_more():
+    release = asyncio.Event()
+    started = []
+
+    async def slow(child):
+        started.append(child.number)
+        await release.wait()
+        return Evaluation(metric=float(child.number))
+
+    async def scenario():
+        pool = pool_of(slow, workers=2)
+        pool.start()
+        results = [asyncio.create_task(pool.evaluate(child(number))) for number in range(5)]
+        while len(started) < 2:
+            await asyncio.sleep(0)
+        drained = asyncio.create_task(pool.drain(60))
+        await asyncio.sleep(0.01)
+        assert not drained.done()
+        release.set()
+        await asyncio.wait_for(drained, 5)
+        await pool.close()
+        return await asyncio.gather(*results, return_exceptions=True)
+
+    results = asyncio.run(scenario())
+    assert started == [0, 1]
+    assert [r.evaluation.metric for r in results[:2]] == [0, 1]
+    assert all(isinstance(r, RunStopped) for r in results[2:])
+
+
+def test_draining_has_an_end():
+    async def hangs(child):
+        await asyncio.Event().wait()
+
+    async def scenario():
+        pool = pool_of(hangs)
+        pool.start()
+        result = asyncio.create_task(pool.evaluate(child(0)))
+        await asyncio.sleep(0.01)
+        await pool.drain(0.05)
+        await pool.close()
+        with pytest.raises(RunStopped):
+            await result
+
+    asyncio.run(scenario())

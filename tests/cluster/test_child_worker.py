@@ -51,6 +51,43 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
     asyncio.run(main())
 
 
+CHATTY = """
+import os, sys
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.estimators import Estimator
+
+class Chatty(Estimator):
+    uses_data = False
+    def open(self, context):
+        return self
+    def evaluate(self, child):
+        print("x" * 3_000_000, flush=True)
+        known = [name for name in os.environ if "TOKEN" in name]
+        return Evaluation(metric=0.5, details={"known": known})
+"""
+
+
+def test_what_children_print_is_bounded_and_they_do_not_know_the_token(simulated_job, tmp_path, monkeypatch):
+    (tmp_path / "chatty.py").write_text(CHATTY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter2")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere")
+    config = simulated_job(estimator={"kind": "chatty:Chatty"}, failures={"log_limit_mb": 4})
+    log = tmp_path / "worker.log"
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=log)
+        await worker.start()
+        for number in range(4):
+            evaluation = await worker.evaluate(child(config, number))
+            assert evaluation.details == {"known": []}
+            assert log.stat().st_size < 4.1e6
+        await worker.close()
+
+    asyncio.run(main())
+    assert log.read_text().count("more than failures.log_limit_mb") == 1
+
+
 def test_a_dataset_that_cannot_be_read_is_the_users_error(simulated_job, tmp_path):
     config = simulated_job(estimator={"kind": "train"}, dataset={"kind": "npz", "path": str(tmp_path / "no.npz")})
 

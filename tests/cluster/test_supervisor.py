@@ -128,6 +128,31 @@ def test_a_stop_before_anything_runs(simulated_job):
     assert job.load_run(directory).state() == "interrupted"
 
 
+@pytest.mark.parametrize("grace,more", [(0.0, 0), (30.0, 6)])
+def test_children_in_flight_are_dropped_or_finished_as_configured(simulated_job, grace, more):
+    config = simulated_job(estimator={"duration": {"seconds": 0.6, "sigma": 0.0}}, failures={"stop_grace": grace})
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+        session = asyncio.create_task(Supervisor(config, directory, InProcess()).run(stop))
+        while job.load_run(directory).counts()["done"] < 6:
+            await asyncio.sleep(0.02)
+        while (counts := job.load_run(directory).counts())["planned"] < 12:
+            await asyncio.sleep(0.02)
+        stop.ask("enough", "stopped")
+        return counts["done"], await session
+
+    done, outcome = asyncio.run(scenario())
+    assert (outcome.ended, outcome.reason) == ("stopped", "enough")
+    record = job.load_run(directory)
+    assert record.counts()["done"] == done + more
+    _, continued = run(config.model_copy(update={"failures": config.failures}), InProcess())
+    assert continued.counts()["done"] == 60
+    _, whole = run(simulated_job(name="whole"), InProcess())
+    assert [row.reward for row in continued.children()] == [row.reward for row in whole.children()]
+
+
 def test_the_policy():
     assert may_recover(0, 1, coordinator_alive=True)
     assert not may_recover(1, 1, coordinator_alive=True)

@@ -117,6 +117,11 @@ WRONG = {
     "space.filters=[]": ["space.filters"],
     "strategy.baseline_decay=1.5": ["strategy.baseline_decay"],
     "storage_path=3": ["storage_path"],
+    "failures.stop_grace=-1": ["failures.stop_grace"],
+    "failures.log_limit_mb=0": ["failures.log_limit_mb"],
+    "topology.resources.label_selector={market type: spot}": ["label_selector", "'market type' is no label"],
+    "topology.resources.label_selector={market: 'spot,'}": ["label_selector", "market", "'!value'", "'spot,'"],
+    "topology.learner_label_selector={market: ''}": ["learner_label_selector", "market"],
 }
 
 
@@ -140,6 +145,27 @@ def test_controls_are_spread_evenly(share):
         assert abs(sum(taken[:count]) - count * share) < 1 + 1e-9
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["s3://KEY:hunter2@bucket/runs", "https://host/runs?token=hunter2", "ftp://me:hunter2@host", "s3://hunter2@b/r"],
+)
+def test_credentials_do_not_belong_in_a_config_and_are_not_repeated(write, url):
+    with pytest.raises(ConfigError, match="storage_path: credentials do not belong") as caught:
+        JobConfig.load(write(GOOD), [f"storage_path={url}"])
+    assert "hunter2" not in str(caught.value)
+    assert JobConfig.load(write(GOOD), ["storage_path=sftp://me@host/runs"]).storage_path == "sftp://me@host/runs"
+
+
+def test_label_selectors_are_rays(write):
+    from ray._private.label_utils import validate_label_selector
+
+    good = {"ray.io/market-type": "spot", "zone": "in(a-1, b_2)", "kind": "!in(x,y)", "n": "!slow.one"}
+    text = ", ".join(f"{key}: '{value}'" for key, value in good.items())
+    config = JobConfig.load(write(GOOD), [f"topology.resources.label_selector={{{text}}}"])
+    assert config.topology.resources.label_selector == good
+    assert validate_label_selector(good) is None
+
+
 def test_every_mistake_is_named_at_once(write):
     with pytest.raises(ConfigError) as caught:
         JobConfig.load(write(GOOD), ["seed=-1", "strategy.kind=nothing", "space.layer=3", "budget.max_children=0"])
@@ -161,6 +187,15 @@ FILES = {
         ["nested or aliased"],
     ),
     "itself": ("a: &a [*a]\n", ["nested or aliased"]),
+    "many aliases": ("a: &a [x]\nb: [" + ", ".join(["*a"] * 101) + "]\n", ["job.yaml:2", "100 aliases"]),
+    "merge bomb": (
+        "a: &a {k: v}\n"
+        + "".join(
+            f"{c}: &{c} {{<<: [{', '.join(['*' + p] * 9)}]}}\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        ["job.yaml:2", "merge keys"],
+    ),
+    "too large": ("a: " + "x" * (1 << 20) + "\n", ["larger than"]),
 }
 
 

@@ -1,0 +1,321 @@
+"""Runs as jobs of a cluster that `ray start` made, with token authentication: submitted, followed, stopped, resumed."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from nas_cluster import job
+from nas_cluster.config.loading import write_yaml
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+SPACE = """
+from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
+
+class Mine(LayerwiseCNN):
+    pass
+"""
+PATIENCE = 300.0
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Cluster:
+    """A head (and further nodes) on loopback in folders of their own; only its own processes are ended."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.token = secrets.token_hex(32)
+        home = folder / "home"
+        (home / ".ray").mkdir(parents=True)
+        (home / ".ray" / "auth_token").write_text(self.token)
+        (home / ".ray" / "auth_token").chmod(0o600)
+        self.gcs, self.dashboard, self.metrics, self.agent, self.client = free_ports(5)
+        self.url = f"http://127.0.0.1:{self.dashboard}"
+        hidden = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in hidden},
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "RAY_AUTH_MODE": "token",
+            "RAY_TMPDIR": str(folder),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            "PYTHONPATH": str(Path(job.__file__).parents[1]),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        self.processes = []
+        self.start(
+            *("--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard}"),
+            *(f"--metrics-export-port={self.metrics}", f"--dashboard-agent-listen-port={self.agent}"),
+            *(f"--ray-client-server-port={self.client}", f"--temp-dir={folder}/ray", "--num-cpus=2"),
+            *("--min-worker-port=0", "--max-worker-port=0"),
+        )
+
+    def start(self, *options):
+        command = ["ray", "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", *options]
+        log = (self.folder / f"node-{len(self.processes)}.log").open("wb")
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=self.folder
+        )
+        self.processes.append(process)
+        deadline = time.monotonic() + PATIENCE
+        while b"Ray runtime started" not in Path(log.name).read_bytes():
+            assert process.poll() is None, Path(log.name).read_text()
+            assert time.monotonic() < deadline, Path(log.name).read_text()
+            time.sleep(0.2)
+
+    def add_node(self, *options):
+        agent, metrics = free_ports(2)
+        self.start(
+            *(f"--address=127.0.0.1:{self.gcs}", f"--dashboard-agent-listen-port={agent}"),
+            *(f"--metrics-export-port={metrics}", "--min-worker-port=0", "--max-worker-port=0", *options),
+        )
+
+    def end(self):
+        for process in reversed(self.processes):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with_cluster = Cluster(tmp_path_factory.mktemp("r", numbered=True))
+    yield with_cluster
+    with_cluster.end()
+
+
+@pytest.fixture
+def here(tmp_path, cluster, simulated_job):
+    """A user's folder: a config, a space of their own. Calls `nas-cluster` in it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "my_space.py").write_text(SPACE)
+
+    def config(**changes):
+        made = simulated_job(
+            **{
+                "estimator": {"duration": {"seconds": 0.5, "sigma": 0.0}},
+                "storage_path": str(tmp_path / "shared"),
+                "cache": False,
+                **changes,
+            }
+        ).to_dict()
+        made["space"]["kind"] = "my_space:Mine"
+        (folder / f"{made['name']}.yaml").write_text(write_yaml(made))
+        return f"{made['name']}.yaml"
+
+    class User:
+        make = staticmethod(config)
+        storage = tmp_path / "shared"
+
+        @staticmethod
+        def popen(*arguments, **environment):
+            return subprocess.Popen(
+                [sys.executable, "-m", "nas_cluster.cli", *map(str, arguments)],
+                env={**cluster.environment, **environment},
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+        @staticmethod
+        def call(*arguments, **environment):
+            process = User.popen(*arguments, **environment)
+            output, _ = process.communicate(timeout=PATIENCE)
+            return process.returncode, output
+
+    return User
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(0.2)
+    return found
+
+
+def metrics(cluster):
+    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    found = re.findall(r"^ray_nas_cluster_(\w+)\{(.*?)\} (\S+)$", text, re.M)
+    return {
+        (name, *(f"{k}={v}" for k, v in re.findall(r'(state|of|shard)="(.*?)"', tags))): float(value)
+        for name, tags, value in found
+        if 'run="job"' in tags
+    }
+
+
+def test_submit_follow_stop_resume(cluster, here, simulated_job):
+    secret = cluster.token
+    config = here.make(mode="asynchronous", budget={"max_children": 90}, topology={"slots": 3})
+    code, output = here.call("submit", config, "--address", cluster.url)
+    assert code == 0, output
+    assert "with my_space.py" in output
+    assert f"submitted job to {cluster.url} as job job@1" in output
+
+    code, output = here.call("submit", config, "--address", cluster.url)
+    assert (code, output) == (2, "nas-cluster: job: runs already as job job@1 (running)\n")
+
+    follower = here.popen("logs", "job", "-f", RAY_ADDRESS=cluster.url)
+    record = wait_for(lambda: (here.storage / "job" / "journal.sqlite").exists(), "journal")
+    record = job.load_run(here.storage / "job")
+    wait_for(lambda: record.counts()["done"] >= 12, "12 children")
+    seen = wait_for(lambda: metrics(cluster) if ("entropy",) in metrics(cluster) else None, "metrics")
+    assert seen["children", "state=done"] > 0
+    assert 0 < seen["slot_utilisation",] <= 1
+    assert {("shard_version", "shard=0"), ("shard_version", "shard=1"), ("reward", "of=best")} <= set(seen)
+    assert {("baseline",), ("staleness",), ("cache_hits",), ("gpu_seconds",), ("cpu_seconds",)} <= set(seen)
+
+    code, output = here.call("status", "job", "--address", cluster.url)
+    assert code == 0, output
+    assert "running" in output
+    assert "children done" in output
+
+    started = time.monotonic()
+    code, output = here.call("stop", "job", "--address", cluster.url)
+    print(f"stopped {time.monotonic() - started:.1f} s after `nas-cluster stop`")
+    assert code == 0, output
+    assert "stopped: SIGTERM received" in output
+    assert "continue: nas-cluster resume job" in output
+    assert record.state() == "stopped"
+    stopped_at = record.counts()["done"]
+    assert 12 <= stopped_at < 90
+    log, _ = follower.communicate(timeout=PATIENCE)
+    assert "children done" in log
+    code, output = here.call("status", "job", "--address", cluster.url, "--json")
+    assert json.loads(output)["exit_code"] == 75
+    assert json.loads(output)["resumable"] is True
+
+    cluster.add_node("--num-cpus=1")
+    code, output = here.call("resume", "job", "topology.slots=6", "--address", cluster.url, "--follow")
+    assert code == 0, output
+    assert "is shared by 2 node(s)" in output
+    assert "done: 90 children" in output
+    children = record.children()
+    assert sorted(row.child.number for row in children) == list(range(90)), "every child once"
+    assert all(row.ok for row in children)
+    assert [session.ended for session in record.sessions()] == ["stopped", "done"]
+    assert sum(event.kind == "child_retried" for event in record.events()) == 0
+    applied = [batch for batch in record.batches() if batch.applied_at is not None]
+    assert len(applied) == len(record.batches()) == 30
+
+    code, output = here.call("list", "--address", cluster.url)
+    assert re.search(r" 2 +succeeded +job$", output, re.M), output
+    code, output = here.call("list", here.storage)
+    assert re.search(r"90/90 +\S+ +done +\S+/job$", output, re.M), output
+
+    request = urllib.request.Request(f"{cluster.url}/api/jobs/", headers={"Authorization": f"Bearer {secret}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert secret not in answer.read().decode(), "no token in a job's metadata"
+    places = [here.storage, cluster.folder / "ray", cluster.folder / "home" / ".cache"]
+    files = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    assert [str(path) for path in files if secret.encode() in path.read_bytes()] == [], "no token in any file"
+
+
+def test_children_wait_for_a_node_with_their_labels_as_a_request_that_an_autoscaler_sees(cluster, here):
+    children = {"CPU": 0.5, "GPU": 0.5, "label_selector": {"pool": "cards"}}
+    config = here.make(
+        name="cards",
+        estimator={"isolated": True, "duration": {"seconds": 0.01}},
+        topology={"resources": children, "slots": 2},
+        budget={"max_children": 12},
+    )
+    code, output = here.call("submit", config, "--address", cluster.url)
+    assert code == 0, output
+    address = f"--address=127.0.0.1:{cluster.gcs}"
+
+    def demands():
+        said = subprocess.run(
+            ["ray", "status", address], env=cluster.environment, capture_output=True, text=True
+        ).stdout
+        return re.search(r"\{.*'GPU': 0.5.*\}: 2\+ pending", said)
+
+    wait_for(demands, "demand for GPUs")
+    assert job.load_run(here.storage / "cards").counts()["done"] == 0
+    cluster.add_node("--num-cpus=1", "--num-gpus=1", "--labels=pool=cards")
+    code, output = here.call("logs", "cards", "-f", "--address", cluster.url)
+    assert code == 0, output
+    assert "done: 12 children" in output
+
+
+def test_without_the_token_nothing_is_told(cluster, here, tmp_path):
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{cluster.url}/api/jobs/", timeout=30)
+    for token, words in (("", "Authentication required"), ("0" * 64, "Authentication failed")):
+        code, output = here.call(
+            *("list", "--address", cluster.url),
+            **{"HOME": str(tmp_path), "RAY_AUTH_TOKEN": token, "RAY_AUTH_MODE": "token"},
+        )
+        assert code == 2, output
+        assert words in output
+        assert "RAY_AUTH_TOKEN" in output
+        assert "Traceback" not in output
+
+
+def test_doctor(cluster, here):
+    code, output = here.call("doctor", here.make(topology={"slots": 5}), "--address", cluster.url)
+    assert code == 0, output
+    for words in ("a token is wanted", "is shared by", "5 children at once of 5 wanted", "here and on every node"):
+        assert words in output
+    code, output = here.call("doctor", RAY_ADDRESS=f"127.0.0.1:{cluster.gcs}")
+    assert code == 0, output
+    assert "a token is wanted" in output
+    code, output = here.call("list", "--address", cluster.url)
+    assert "doctor" not in output
+
+
+REFUSED = {
+    "a folder of this machine": ({"storage_path": "runs"}, "storage_path: 'runs' is a folder of this machine"),
+    "what every node has for itself": ({"storage_path": "memory://runs"}, "is not shared by all nodes"),
+    "what cannot be written": ({"storage_path": "/proc/runs"}, "cannot be written"),
+    "too much for the cluster": (
+        {"estimator": {"isolated": True}, "topology": {"resources": {"GPU": 4}}},
+        "a child asks for {CPU: 1, GPU: 4}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_job_that_cannot_run_there_is_refused_in_one_line(cluster, here, case):
+    changes, message = REFUSED[case]
+    config = here.make(name=f"refused-{list(REFUSED).index(case)}", **changes)
+    code, output = here.call("submit", config, "--follow", "--address", cluster.url)
+    assert code == 2, output
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_what_is_not_there(cluster, here):
+    code, output = here.call("status", "jbo", "--address", cluster.url)
+    assert code == 2, output
+    assert "no run 'jbo' was submitted" in output
+    code, output = here.call("list", "--address", "http://127.0.0.1:1")
+    assert code == 2, output
+    assert "no Ray cluster answers there" in output
