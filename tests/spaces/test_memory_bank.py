@@ -252,7 +252,7 @@ def test_channels_of_the_encoding():
 def test_random_architectures_are_those_of_the_released_sampler():
     space = MemoryBank()
     rng = np.random.default_rng(0)
-    architectures = [space.decode(space.random(rng)) for _ in range(150)]
+    architectures = [space.decode(space.random(rng)) for _ in range(60)]
     masks, kernels = {}, {}
     for architecture in architectures:
         for sizes, block in zip(space.block_sizes, architecture.blocks, strict=True):
@@ -283,7 +283,7 @@ def test_random_architectures_are_those_of_the_released_sampler():
         found = masks[tuple(bit == "1" for bit in word)] / total
         assert abs(found - share) < 4 * (share * (1 - share) / total) ** 0.5
     assert len(kernels) == 9
-    assert max(kernels.values()) < 1.25 * min(kernels.values())
+    assert max(kernels.values()) < 1.4 * min(kernels.values())
 
 
 def test_reads_are_as_many_as_the_budget_pays_and_sizes_follow_them():
@@ -318,7 +318,7 @@ def test_perturbation_draws_one_element_in_twenty():
     space = small()
     rng = np.random.default_rng(0)
     changed, elements = 0, 0
-    for seed in range(60):
+    for seed in range(40):
         tokens = space.random(np.random.default_rng(seed))
         before = space.decode(tokens)
         assert space.decisions().resample(tokens, 0.0, rng) == tokens
