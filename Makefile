@@ -18,7 +18,7 @@ check: .venv/ready  ## format, lint, types, layers, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests -m "not soak and not ray and not slow"
+	$(BIN)/pytest tests -n auto -m "not soak and not ray and not slow"
 
 soak: .venv/ready  ## the long tests
 	$(BIN)/pytest tests -m soak

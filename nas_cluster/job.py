@@ -29,7 +29,7 @@ __all__ = ["execute", "load_run", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
-_AFTER_SEARCH = {"retrain", "finalize"}
+_AFTER_SEARCH = {"retrain", "finalize", "correlate"}
 """Sections that a search which is done does not read."""
 
 
@@ -100,7 +100,7 @@ def prepare(config: JobConfig) -> Path:
 
     Raises DataError (dataset), ConfigError (space and dataset do not fit; the directory holds another job).
     """
-    for job in (config, *(config.for_stage(stage) for stage in config.finalize)):
+    for job in (config, *(config.for_stage(stage) for stage in config.stages)):
         if job.estimator.uses_data:  # a dataset that only the last stage needs is missed now, not in a week
             job.space.check(job.estimator.child_task(resident(job.dataset).task))
     directory = run_directory(config.storage_path, config.name)
@@ -135,7 +135,7 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
         best_child=str(best[0].child.child_id) if best else None,
         active_seconds=record.active_seconds(),
     )
-    finalized = not config.finalize or (not changed and record.phase_state("finalize") == "done")
+    finalized = not config.stages or (not changed and record.phase_state("finalize") == "done")
     return Outcome("done", "the budget was used before", progress), finalized
 
 
@@ -151,7 +151,7 @@ async def _session(
     try:
         with stop_on_signals() as stop:
             outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
-            if outcome.ended == "done" and config.finalize:
+            if outcome.ended == "done" and config.stages:
                 return await _finalize(config, directory, outcome, wiring, stop, on_training)
             return outcome
     finally:
@@ -162,10 +162,10 @@ async def _finalize(
     config: JobConfig, directory: Path, searched: Outcome, wiring: Wiring, stop: Stop, on_training: OnTraining
 ) -> Outcome:
     """The stages after the search. What they train and test stands in the journal."""
-    candidates = candidates_of(load_run(directory), config.finalize[0].top)
+    candidates = candidates_of(load_run(directory))
     try:
         await run_stages(
-            config, directory, config.finalize, candidates, wiring, phase="finalize", stop=stop, on_training=on_training
+            config, directory, config.stages, candidates, wiring, phase="finalize", stop=stop, on_training=on_training
         )
     except RunStopped as error:
         return Outcome(stop.ended if stop.reason else "failed", str(error), searched.progress)

@@ -53,7 +53,7 @@ def retrain(
     stages = _stages(top, seeds, apply_overrides({}, scale).get("scale", {}), grid or {})
     for stage in stages:
         config.check_stage(stage)
-    candidates = [_named(config, text) for text in architectures] or candidates_of(record, top)
+    candidates = [_named(config, text) for text in architectures] or candidates_of(record)
     if not candidates:
         raise RunError(f"{directory}: no child has been scored yet, nothing to retrain")
     if architectures:

@@ -54,18 +54,22 @@ def _search(config: JobConfig, local: bool) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
-    _say_outcome(outcome, directory)
+    _say_outcome(config, outcome, directory)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _say_outcome(outcome: Outcome, directory: Path) -> None:
+def _say_outcome(config: JobConfig, outcome: Outcome, directory: Path) -> None:
     if directory.is_relative_to(Path.cwd()):
         directory = directory.relative_to(Path.cwd())
     done = outcome.progress.children_done
     if outcome.ended == "done":
         click.echo(f"done: {done} children in {directory}")
+        if config.correlate is not None:
+            from nas_cluster.report.correlation import correlation_of  # scipy
+
+            click.echo(f"correlate: {correlation_of(job.load_run(directory).trainings())}")
         click.echo(f"look: nas-cluster top {directory} · nas-cluster report {directory}")
     else:
         click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {directory}", err=True)

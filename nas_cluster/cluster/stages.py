@@ -25,10 +25,11 @@ from nas_cluster.cluster.wiring import Wiring, pool_shape
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.component import build_component
+from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.phases import SharedState
-from nas_cluster.core.seeds import derive
+from nas_cluster.core.seeds import derive, stream
 from nas_cluster.estimators import Estimator
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import SNAPSHOTS, is_remote
@@ -95,9 +96,9 @@ class _Planned:
     point: dict[str, Any]
 
 
-def candidates_of(record: Queries, count: int) -> list[Candidate]:
-    """The best `count` distinct architectures of a search."""
-    return [Candidate(str(row.child.child_id), row.child) for row in record.top(count)]
+def candidates_of(record: Queries) -> list[Candidate]:
+    """The distinct architectures of a search, best first."""
+    return [Candidate(str(row.child.child_id), row.child) for row in record.top(record.counts()["done"])]
 
 
 async def run_stages(
@@ -123,9 +124,10 @@ async def run_stages(
         try:
             for stage in stages:
                 if stage.sample is None:
-                    chosen = candidates[: stage.top]
+                    chosen = stage.pick(candidates)
                 else:
-                    chosen = await asyncio.to_thread(_sampled, config, journal, directory, stage.sample)
+                    draw = _random if stage.sample_from == "random" else _sampled
+                    chosen = await asyncio.to_thread(draw, config, journal, directory, stage.sample)
                 result = await _run_stage(config, directory, stage, chosen, wiring, journal, stop, on_training)
                 results.append(result)
                 candidates = result.best()
@@ -151,12 +153,22 @@ def _sampled(config: JobConfig, journal: Journal, directory: Path, count: int) -
     spec = config.space.decisions()
     proposer = config.strategy.proposer(spec)
     proposal = proposer.propose(weights, states[0].meta["state"] or {}, spec, count, derive(config.seed, "derive"))
+    return _as_candidates(config, "sample", proposal.tokens)
+
+
+def _random(config: JobConfig, journal: Journal, directory: Path, count: int) -> list[Candidate]:
+    """Architectures drawn uniformly at random, each once."""
+    seed = derive(config.seed, "random_sample")
+    return _as_candidates(config, "random", [config.space.random(stream(seed, index)) for index in range(count)])
+
+
+def _as_candidates(config: JobConfig, word: str, sampled: Sequence[Tokens]) -> list[Candidate]:
     candidates: dict[str, Candidate] = {}
-    for index, tokens in enumerate(proposal.tokens):
+    for index, tokens in enumerate(sampled):
         architecture = config.space.decode(tokens)
         key = config.space.key(architecture)
         child = Child(ChildId(0, 0, 0), 0, tokens, architecture.to_json(), key, seed=0)
-        candidates.setdefault(key, Candidate(f"sample-{index}", child))
+        candidates.setdefault(key, Candidate(f"{word}-{index}", child))
     return list(candidates.values())
 
 

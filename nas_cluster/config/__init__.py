@@ -2,6 +2,6 @@
 
 from nas_cluster.config.job import JobConfig
 from nas_cluster.config.sections import Budget, Control, Failures, Resources, Topology
-from nas_cluster.config.stage import Stage
+from nas_cluster.config.stage import Correlate, Stage
 
-__all__ = ["Budget", "Control", "Failures", "JobConfig", "Resources", "Stage", "Topology"]
+__all__ = ["Budget", "Control", "Correlate", "Failures", "JobConfig", "Resources", "Stage", "Topology"]

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
-from nas_cluster.config.stage import Stage
+from nas_cluster.config.stage import Correlate, Stage
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask, LanguageTask
@@ -32,7 +32,7 @@ _COMPONENTS: dict[str, type[Component]] = {
     "retrain": Estimator,
 }
 
-_RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize")
+_RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize", "correlate")
 """Sections a continued run may change; everything else would make it another search."""
 
 
@@ -60,6 +60,8 @@ class JobConfig(Options):
     """Estimator of `retrain`; null: the search's own."""
     finalize: tuple[Stage, ...] = ()
     """What follows the search, stage by stage: re-rank the best at a larger size, a grid, the winner at full scale."""
+    correlate: Correlate | None = None
+    """Whether scores order architectures as training alone does: scored and trained after all else; null: not asked."""
     storage_path: str = "runs"
     """Where run directories are made: a local folder, or an fsspec URL to which the run is mirrored."""
 
@@ -127,6 +129,7 @@ class JobConfig(Options):
             )
         found += self._mismatched_tasks({"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
         found += [line for number, stage in enumerate(self.finalize) for line in self._wrong_in_stage(number, stage)]
+        found += self._wrong_in_correlate()
         for check in (self.estimator.check, self.strategy.check):
             found += check(self.space)
         return found
@@ -154,6 +157,25 @@ class JobConfig(Options):
             return [f"finalize.{number}.{line}" for line in str(error).splitlines()]
         return []
 
+    def _wrong_in_correlate(self) -> list[str]:
+        if self.correlate is None:
+            return []
+        if self.retrain is None:
+            return ["correlate: set `retrain`, which says how children are trained alone"]
+        try:
+            stages = self.correlate.stages(self.retrain)
+        except ConfigError as error:
+            return [f"correlate: {line}" for line in str(error).splitlines()]
+        taken = {stage.name for stage in stages} & {stage.name for stage in self.finalize}
+        return [f"finalize: a stage is called {name!r}, which is a stage of `correlate`" for name in sorted(taken)]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All that follows the search."""
+        if self.correlate is None or self.retrain is None:
+            return self.finalize
+        return (*self.finalize, *self.correlate.stages(self.retrain))
+
     def check_stage(self, stage: Stage) -> None:
         """Raise ConfigError for a scale, a grid or a dataset that this job's space and estimators do not have."""
         job = self.for_stage(stage)
@@ -170,15 +192,19 @@ class JobConfig(Options):
         """
         return self.model_copy(
             update={
-                "estimator": stage.estimator or self.retrain or self.estimator,
+                "estimator": stage.estimator or self._estimator_of(stage),
                 "dataset": stage.dataset or self.dataset,
                 "space": self.space.scaled(stage.scale),
                 "failures": self.failures.model_copy(update={"time_limit": stage.time_limit}),
                 "topology": self.topology.model_copy(update={"resources": stage.resources or self.topology.resources}),
                 "retrain": None,
                 "finalize": (),
+                "correlate": None,
             }
         )
+
+    def _estimator_of(self, stage: Stage) -> Estimator:
+        return self.estimator.exact() if stage.sample is not None else self.retrain or self.estimator
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

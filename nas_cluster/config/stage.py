@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -14,7 +14,9 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
 
-__all__ = ["Stage"]
+__all__ = ["Correlate", "Stage"]
+
+_T = TypeVar("_T")
 
 
 class Stage(Options):
@@ -26,14 +28,19 @@ class Stage(Options):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)
     top: int = Field(1, ge=1)
-    """How many architectures, best first."""
+    """How many architectures."""
+    choose: Literal["best", "spread"] = "best"
+    """The best ones; or evenly spread from the best to the worst, to see what the ranking before was worth."""
     sample: int | None = Field(None, ge=1)
     """Draw so many from the policy that the search ended with, instead of taking the best of what it scored: how ENAS
     derives its architectures. All are trained or scored, whatever `top` says."""
+    sample_from: Literal["policy", "random"] = "policy"
+    """Draw them from the policy, or uniformly at random."""
     seeds: int = Field(1, ge=1)
     """Trainings of each; they are ranked by their mean reward."""
     estimator: Annotated[Estimator | None, *component_field(Estimator, "finalize.estimator", optional=True)] = None
-    """How they are trained; null: the job's `retrain`, or the search's own `estimator`."""
+    """How they are trained; null: the job's `retrain`, or the search's own `estimator`. What a stage samples is by
+    default scored as the search scores its children, as exactly as it can."""
     dataset: Annotated[Dataset | None, *component_field(Dataset, "finalize.dataset", optional=True)] = None
     """Another dataset: the architecture is transferred."""
     scale: dict[str, Any] = {}
@@ -52,6 +59,13 @@ class Stage(Options):
         for values in itertools.product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
+    def pick(self, ranked: Sequence[_T]) -> list[_T]:
+        """What this stage trains of `ranked`, best first."""
+        if self.choose == "best" or self.top == 1 or len(ranked) <= self.top:
+            return list(ranked[: self.top])
+        last = len(ranked) - 1
+        return [ranked[round(place * last / (self.top - 1))] for place in range(self.top)]
+
     def choices(self, point: dict[str, Any]) -> dict[str, Any]:
         """What of a grid point goes on to the next stage."""
         return {key: value for key, value in point.items() if len(self.grid[key]) > 1}
@@ -68,3 +82,29 @@ class Stage(Options):
                     raise ConfigError(f"grid.{dotted}: {part!r} is a value, not a section")
             target[last] = value
         return build_component(Estimator, data, where="grid")  # type: ignore[type-abstract]
+
+
+class Correlate(Options):
+    """Whether the search's score orders architectures as their training alone does: random ones are scored as the
+    search scores its children, and some of them, from the best score to the worst, trained by `retrain` (Brock et al.
+    2018, section 4.1: 250 scored, every fifth trained)."""
+
+    SCORES: ClassVar[str] = "correlate_scores"
+    ALONE: ClassVar[str] = "correlate"
+
+    children: int = Field(24, ge=4)
+    """How many are trained alone."""
+    samples: int | None = Field(None, ge=4)
+    """How many are scored; null: five times as many as are trained."""
+    epochs: int | None = Field(None, ge=1)
+    """Of the training alone; null: as `retrain` says."""
+
+    def stages(self, alone: Estimator) -> tuple[Stage, Stage]:
+        """The two stages this is. Raises ConfigError when `alone` has no epochs to set."""
+        samples = self.samples or 5 * self.children
+        scores = Stage(name=self.SCORES, sample=samples, sample_from="random")
+        trained = Stage(name=self.ALONE, top=self.children, choose="spread", estimator=alone)
+        if self.epochs is not None:
+            settings = {"epochs": self.epochs}
+            trained = trained.model_copy(update={"estimator": trained.estimator_with(settings, alone)})
+        return scores, trained

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_cluster.controllers.base import Sample
+from nas_cluster.controllers.base import Sample, StepScores
 from nas_cluster.core.decisions import Decision, DecisionSpec
 
 if TYPE_CHECKING:
@@ -48,26 +48,27 @@ class LSTMPolicy(nn.Module):
         with torch.no_grad():
             for p in self.parameters():
                 p.uniform_(-settings.init_range, settings.init_range, generator=generator)
+            for group, biases in settings.initial_biases.items():
+                self.outputs[group].bias.copy_(torch.tensor(biases))  # type: ignore[operator]
 
     def sample(self, spec: DecisionSpec, count: int, generator: torch.Generator) -> Sample:
         """Draw `count` architectures in one batched unroll, without gradient."""
         with torch.no_grad():
-            tokens_BT, log_probs_BT, entropies_BT = self._unroll(spec, count, None, generator)
-        return Sample(tokens_BT, log_probs_BT.sum(1), entropies_BT.sum(1), log_probs_BT)
+            tokens_BT, scores = self._unroll(spec, count, None, generator)
+        return Sample(tokens_BT, scores.log_probs_BT.sum(1), scores.entropies_BT.sum(1), scores.log_probs_BT)
 
     def log_prob(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
         """(log_probs_B, entropies_B) of given tokens, with gradient: the numbers `sample` gave."""
-        log_probs_BT, entropies_BT = self.step_log_probs(spec, tokens_BT)
-        return log_probs_BT.sum(1), entropies_BT.sum(1)
+        scores = self.scores(spec, tokens_BT)
+        return scores.log_probs_BT.sum(1), scores.entropies_BT.sum(1)
 
-    def step_log_probs(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(log_probs_BT, entropies_BT): the same, decision by decision."""
-        _, log_probs_BT, entropies_BT = self._unroll(spec, len(tokens_BT), tokens_BT, None)
-        return log_probs_BT, entropies_BT
+    def scores(self, spec: DecisionSpec, tokens_BT: Tensor) -> StepScores:
+        """The same, decision by decision."""
+        return self._unroll(spec, len(tokens_BT), tokens_BT, None)[1]
 
     def _unroll(
         self, spec: DecisionSpec, B: int, given_BT: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, StepScores]:
         """Score `given_BT`, or sample with `generator`; the same arithmetic either way."""
         H = self._settings.hidden_size
         zeros_BH = self.start.new_zeros(B, H)
@@ -75,15 +76,16 @@ class LSTMPolicy(nn.Module):
         input_BE = self.start.expand(B, -1)
         hidden: list[Tensor] = []
         tokens, log_probs, entropies = [], [], []
+        skips: list[Tensor] = []
         for step, decision in enumerate(spec):
             top_BH, state = self._cell(input_BE, state)
             hidden.append(top_BH)
             given_B = None if given_BT is None else given_BT[:, step]
-            token_B, log_prob_B, entropy_B, input_BE = self._decide(decision, top_BH, hidden, given_B, generator)
+            token_B, log_prob_B, entropy_B, input_BE = self._decide(decision, top_BH, hidden, given_B, generator, skips)
             tokens.append(token_B)
             log_probs.append(log_prob_B)
             entropies.append(entropy_B)
-        return torch.stack(tokens, 1), torch.stack(log_probs, 1), torch.stack(entropies, 1)
+        return torch.stack(tokens, 1), StepScores(torch.stack(log_probs, 1), torch.stack(entropies, 1), tuple(skips))
 
     def _cell(self, input_BE: Tensor, state: State) -> tuple[Tensor, State]:
         """One step of the stacked LSTM; the top layer's hidden state and the new state."""
@@ -103,33 +105,39 @@ class LSTMPolicy(nn.Module):
         hidden: list[Tensor],
         given_B: Tensor | None,
         generator: torch.Generator | None,
+        skips: list[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Token, log-probability, entropy, and the next step's input."""
+        """Token, log-probability, entropy, and the next step's input; the probabilities of skips go into `skips`."""
         B = len(top_BH)
         if decision.head == "anchor" or (decision.head == "skips" and decision.options == 0):
             zero_B = top_BH.new_zeros(B)
             return torch.zeros(B, dtype=torch.long), zero_B, zero_B, self.start.expand(B, -1)
         if decision.head == "choice":
-            logits_BN = self._shape(self.outputs[decision.group](top_BH))
+            logits_BN = self._shape(self.outputs[decision.group](top_BH), decision)
             token_B, log_prob_B, entropy_B = _categorical(logits_BN, given_B, generator)
             return token_B, log_prob_B, entropy_B, self.embeddings[decision.group](token_B)
         keys_BNH = torch.stack([hidden[candidate] for candidate in decision.candidates], 1)
-        logits_BN = self._shape(self.attention[f"{decision.head}_{decision.group}"](top_BH, keys_BNH))
+        logits_BN = self._shape(self.attention[f"{decision.head}_{decision.group}"](top_BH, keys_BNH), decision)
         if decision.head == "pointer":
             token_B, log_prob_B, entropy_B = _categorical(logits_BN, given_B, generator)
             chosen_BH = keys_BNH[torch.arange(B), token_B]
             return token_B, log_prob_B, entropy_B, self.feedback(chosen_BH)
+        skips.append(torch.sigmoid(logits_BN))
         token_B, skips_BN, log_prob_B, entropy_B = _bernoullis(logits_BN, given_B, generator)
         mean_BH = (skips_BN[:, :, None] * keys_BNH).sum(1) / (1 + skips_BN.sum(1, keepdim=True))
         return token_B, log_prob_B, entropy_B, self.feedback(mean_BH)
 
-    def _shape(self, logits: Tensor) -> Tensor:
-        """logit / T, then C tanh(logit), where set (ENAS)."""
-        if self._settings.temperature is not None:
-            logits = logits / self._settings.temperature
-        if self._settings.tanh_constant is not None:
-            logits = self._settings.tanh_constant * torch.tanh(logits)
-        return logits
+    def _shape(self, logits_BN: Tensor, decision: Decision) -> Tensor:
+        """logit / T, then C tanh(logit), where set (ENAS); then the space's own prior."""
+        settings = self._settings
+        if settings.temperature is not None:
+            logits_BN = logits_BN / settings.temperature
+        constant = settings.tanh_constant
+        if decision.head == "choice" and settings.choice_tanh_constant is not None:
+            constant = settings.choice_tanh_constant
+        if constant is not None:
+            logits_BN = constant * torch.tanh(logits_BN)
+        return logits_BN + logits_BN.new_tensor(decision.bias) if decision.bias else logits_BN
 
 
 class _Attention(nn.Module):

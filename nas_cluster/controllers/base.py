@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Controller", "PolicyNetwork", "Sample"]
+__all__ = ["Controller", "PolicyNetwork", "Sample", "StepScores"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Sample:
     step_log_probs_BT: Tensor
 
 
+@dataclass(frozen=True)
+class StepScores:
+    """Given tokens, decision by decision: log-probabilities and entropies (B, T); and for each decision that chooses
+    skips, the probabilities (B, N) of its N candidates."""
+
+    log_probs_BT: Tensor
+    entropies_BT: Tensor
+    skips: tuple[Tensor, ...] = ()
+
+
 class PolicyNetwork(Protocol):
     """A torch module that samples architectures and scores them."""
 
@@ -40,8 +50,8 @@ class PolicyNetwork(Protocol):
         """(log_probs_B, entropies_B) of given tokens, with gradient: the numbers `sample` gave."""
         ...
 
-    def step_log_probs(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(log_probs_BT, entropies_BT): the same, decision by decision (per-token PPO, the report)."""
+    def scores(self, spec: DecisionSpec, tokens_BT: Tensor) -> StepScores:
+        """The same, decision by decision, with gradient."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -59,3 +69,7 @@ class Controller(Component, ABC):
     @abstractmethod
     def build(self, spec: DecisionSpec, seed: int) -> PolicyNetwork:
         """A freshly initialised network; the same weights for the same arguments on every machine."""
+
+    def check(self, spec: DecisionSpec) -> list[str]:
+        """Reasons, one line each, why these settings do not fit `spec`."""
+        return []

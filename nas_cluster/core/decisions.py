@@ -32,6 +32,7 @@ class Decision:
         anchor   no choice (token 0): the step exists only so that later steps can attend to its hidden state
     group: decisions of one group share their embedding and softmax ("filter_height" of every layer).
     labels: a word per option, for reports and drawings.
+    bias: of a choice or a pointer, what is added to its logits for ever: a prior of the space, never learned.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Decision:
     group: str
     candidates: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
+    bias: tuple[float, ...] = ()
 
     @property
     def cardinality(self) -> int:
@@ -69,6 +71,8 @@ class DecisionSpec(Sequence[Decision]):
                 raise ValueError(f"{d.name}: at most 62 skip candidates fit in a token")
             if d.labels and d.head != "skips" and len(d.labels) != d.options:
                 raise ValueError(f"{d.name}: one label per option")
+            if d.bias and (d.head not in ("choice", "pointer") or len(d.bias) != d.options):
+                raise ValueError(f"{d.name}: one bias per option, of a choice or a pointer")
 
     def __len__(self) -> int:
         return len(self._decisions)

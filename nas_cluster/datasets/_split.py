@@ -12,9 +12,10 @@ __all__ = ["train_validation_split"]
 
 
 def train_validation_split(
-    y_train: NDArray[np.int64], validation: int | float, seed: int
+    y_train: NDArray[np.int64], validation: int | float, seed: int, training_images: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (training, validation) into the training images, each ascending, together all of them.
+    """Indices (training, validation) into the training images, each ascending, together all of them; with
+    `training_images`, at most so many of the former.
 
     validation: a count (int) or a share (float in 0..1). Stratified: each class gives its share, to within one image,
     so that no class of a small dataset is missing. Raises DataError for a split that leaves either part empty.
@@ -34,4 +35,7 @@ def train_validation_split(
         for label, n in zip(classes, quota, strict=True)
     ]
     validation_indices = np.sort(np.concatenate(chosen)).astype(np.int64)
-    return np.setdiff1d(np.arange(total, dtype=np.int64), validation_indices, assume_unique=True), validation_indices
+    training = np.setdiff1d(np.arange(total, dtype=np.int64), validation_indices, assume_unique=True)
+    if training_images is not None:
+        training = np.sort(stream(seed, "training_images").permutation(training)[:training_images])
+    return training, validation_indices

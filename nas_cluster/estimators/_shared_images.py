@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,8 +30,7 @@ class ImageSharing(Sharing, ImageSettings):
     epochs: int = Field(100, ge=1)
     """Phases."""
     learning_rate: float = Field(0.001, gt=0)
-    validation: int | float = Field(5000, gt=0)
-    """Held-out training images: a count, or a share."""
+    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 5000
     reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
 
     def reward_of(self, metric: float) -> float:
@@ -41,8 +40,8 @@ class ImageSharing(Sharing, ImageSettings):
     def phases(self, data: Arrays | None) -> PhaseSchedule | None:
         """One epoch a phase; each architecture of a step has a minibatch of its own."""
         assert data is not None
-        held_out = self.validation if self.validation >= 1 else self.validation * data.training_examples
-        return self.phase_schedule(self.epochs, int(data.training_examples - held_out) // self.batch_size)
+        trained, _ = self.split_sizes(data.training_examples)
+        return self.phase_schedule(self.epochs, trained // self.batch_size)
 
     def child_task(self, task: ImageTask) -> ImageTask:
         """The dataset's task at `input_size`."""
@@ -72,7 +71,9 @@ class SharedImages:
 
         data = resident(context.dataset)
         assert isinstance(data, ImageArrays)
-        training, validation = train_validation_split(data.y_train, settings.validation, context.seed)
+        training, validation = train_validation_split(
+            data.y_train, settings.validation, context.seed, settings.training_images
+        )
         self._settings = settings
         self._space = context.space
         self._seed = context.seed

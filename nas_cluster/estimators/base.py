@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
@@ -84,6 +84,10 @@ class Estimator(Component, ABC):
     @abstractmethod
     def reward_of(self, metric: float) -> float:
         """The reward of a successful child."""
+
+    def exact(self) -> Self:
+        """The same estimator, scoring as exactly as it can: to choose between winners, where a search takes samples."""
+        return self
 
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """Reasons, one line each, why this estimator cannot score children of `space`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -51,6 +51,10 @@ class SharedLanguageModel(Sharing, LanguageSettings, Estimator):
         """One epoch a phase. Raises DataError when the text is shorter than one window."""
         assert isinstance(data, TextArrays)
         return self.phase_schedule(self.epochs, self.windows(len(data.train)))
+
+    def exact(self) -> Self:
+        """Scores on everything that is held out."""
+        return self.model_copy(update={"score_on": "validation"})
 
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """The space must have a cell of all children."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -39,6 +39,10 @@ class SharedWeights(ImageSharing, TrainingSettings, Estimator):
     def open(self, context: WorkerContext) -> SharedEvaluator:
         """Load the images and build the network of all children, once per worker."""
         return _Shared(self, context)
+
+    def exact(self) -> Self:
+        """Scores on everything that is held out."""
+        return self.model_copy(update={"score_on": "validation"})
 
     def check(self, space: SearchSpace[Any]) -> list[str]:
         """The space must have a network of all children."""

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import numpy as np
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas_cluster.core.evaluation import Child
-from nas_cluster.core.seeds import stream
 from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets import Arrays, ImageArrays, resident, train_validation_split
 from nas_cluster.estimators._warm import WarmTrainer
@@ -27,10 +23,6 @@ _LAST_EPOCHS = 5
 class Train(TrainingSettings, Estimator):
     """Each child is trained for its budget; its metric is accuracy on images held out of the training set."""
 
-    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Held-out training images: a count, or a share."""
-    training_images: int | None = Field(None, ge=1)
-    """Train on so many of the others, the same for every child: a cheaper proxy; null: on all."""
     metric: Literal["last", "best", "max_of_last_5"] = "last"
     """Which epoch's validation accuracy counts; max_of_last_5 is Zoph & Le 2017's."""
     reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
@@ -49,9 +41,7 @@ class Train(TrainingSettings, Estimator):
 
     def forward_passes(self, data: Arrays) -> float:
         """Forward passes of one image that a child costs; a backward pass counts as two."""
-        images = data.training_examples
-        held_out = self.validation * images if isinstance(self.validation, float) else self.validation
-        trained = min(images - held_out, self.training_images or images)
+        trained, held_out = self.split_sizes(data.training_examples)
         return self.epochs * (3 * trained + held_out)
 
     def score(self, accuracies: list[float]) -> float:
@@ -72,10 +62,9 @@ class _Trainer(WarmTrainer):
         torch.backends.cudnn.benchmark = context.device == "cuda"
         data = resident(context.dataset)
         assert isinstance(data, ImageArrays)
-        training, validation = train_validation_split(data.y_train, settings.validation, context.seed)
-        if settings.training_images is not None:
-            shuffled = stream(context.seed, "training_images").permutation(training)
-            training = np.sort(shuffled[: settings.training_images])
+        training, validation = train_validation_split(
+            data.y_train, settings.validation, context.seed, settings.training_images
+        )
         self._settings = settings
         self._store = ImageStore(data, training, validation, settings, context.device)
         super().__init__(context, self._store.task)

@@ -131,8 +131,9 @@ class _EveryOther(torch.autograd.Function):
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """He's normal initialisation by the fan out, depthwise kernels by their own k*k (TF-slim's `FAN_OUT`)."""
+    """He's normal initialisation by the fan out, depthwise kernels by their own k*k (TF-slim's `FAN_OUT`). The meta
+    device is left out, where torch takes long to do nothing."""
     for conv in module.modules():
-        if isinstance(conv, nn.Conv2d):
+        if isinstance(conv, nn.Conv2d) and not conv.weight.is_meta:
             fan_out = conv.weight.numel() / conv.in_channels
             nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))

@@ -47,7 +47,7 @@ def verdict(search: Sequence[float], control: Sequence[float], name: str = "sear
             f"Too few children to tell: the second half of the run has {len(search)} of the {name} and {len(control)} "
             f"random ones, a test needs {_LEAST} of each."
         )
-    from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]
+    from scipy.stats import mannwhitneyu
 
     p = float(mannwhitneyu(search, control, alternative="greater").pvalue)
     p = 1.0 if math.isnan(p) else p  # all rewards are equal

@@ -16,6 +16,7 @@ __all__ = [
     "PALETTE",
     "arms_chart",
     "controller_chart",
+    "correlation_chart",
     "durations_chart",
     "probability_chart",
     "reward_chart",
@@ -120,6 +121,17 @@ def arms_chart(arms: Mapping[str, Sequence[tuple[int, float]]]) -> str:
             axes.legend(loc="lower right", ncols=2)
 
     return _draw(2.6, plot)
+
+
+def correlation_chart(scores: Series, alone: Series, metric: str) -> str:
+    """One point an architecture: what the search says of it, and what training it alone does."""
+
+    def plot(axes: Axes) -> None:
+        axes.plot(scores, alone, "o", ms=5, color=PALETTE[0], alpha=0.7, mew=0)
+        axes.set_xlabel(f"{metric} as the search scores it")
+        axes.set_ylabel(f"{metric} trained alone")
+
+    return _draw(3.6, plot, width=5.2)
 
 
 def controller_chart(updates: Series, series: dict[str, Series], *, over: str = "update") -> str:

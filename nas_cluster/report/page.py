@@ -21,6 +21,7 @@ from nas_cluster.core.evaluation import CAUSES
 from nas_cluster.estimators import Estimator
 from nas_cluster.report import charts
 from nas_cluster.report.arms import compare_arms
+from nas_cluster.report.correlation import correlation_section
 from nas_cluster.report.drawing import svg_of, width_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces import SearchSpace
@@ -76,6 +77,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "durations_chart": _durations(done),
         "events": _events(record),
         "stages": stage_tables(record.trainings()),
+        "correlation": correlation_section(record.trainings(), record.config, _metric_name(record)),
     }
 
 

@@ -11,9 +11,11 @@ from nas_cluster.storage.rows import TrainingRow
 
 __all__ = ["stage_tables"]
 
+_LINES = 20
+
 
 def stage_tables(rows: Sequence[TrainingRow]) -> list[dict[str, Any]]:
-    """One table a stage, in the order in which they ran; its lines best mean reward first."""
+    """One table a stage, in the order in which they ran; its lines best mean reward first, at most twenty."""
     stages: dict[str, dict[str, list[TrainingRow]]] = {}
     for row in rows:
         settings = json.dumps(row.settings, sort_keys=True)
@@ -22,7 +24,8 @@ def stage_tables(rows: Sequence[TrainingRow]) -> list[dict[str, Any]]:
     for name, groups in stages.items():
         ordered = sorted(groups.values(), key=_mean_reward, reverse=True)
         waiting = sum(row.evaluation is None for row in rows if row.stage == name)
-        tables.append({"name": name, "lines": [_line(group) for group in ordered], "waiting": waiting})
+        lines = [_line(group) for group in ordered[:_LINES]]
+        tables.append({"name": name, "lines": lines, "more": len(ordered) - len(lines), "waiting": waiting})
     return tables
 
 

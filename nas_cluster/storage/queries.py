@@ -92,7 +92,10 @@ class Queries:
     def state(self) -> str:
         """How the last session ended, or that it did not; done when the search and the stages after it are."""
         search = self.phase_state("search")
-        return search if search != "done" or not self.config.get("finalize") else self.phase_state("finalize")
+        return search if search != "done" or not self._has_stages() else self.phase_state("finalize")
+
+    def _has_stages(self) -> bool:
+        return bool(self.config.get("finalize") or self.config.get("correlate"))
 
     def phase_state(self, phase: str) -> str:
         """The same for the sessions of one phase."""

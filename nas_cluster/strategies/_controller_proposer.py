@@ -55,17 +55,22 @@ class ControllerProposer:
         self._load(weights)
         self._gradient.zero_()
         baseline = state["baseline"] if state["baseline"] is not None else math.fsum(rewards) / len(rewards)
-        log_probs_BT, entropies_BT = self._network.step_log_probs(spec, torch.tensor(proposal.tokens))
+        scores = self._network.scores(spec, torch.tensor(proposal.tokens))
         steps = proposal.step_log_probs
         batch = Minibatch(
-            log_probs_BT,
-            entropies_BT.sum(1),
+            scores.log_probs_BT,
+            scores.entropies_BT.sum(1),
             rewards_B=torch.tensor(rewards),
             baseline=baseline,
             sampled_log_probs_B=torch.tensor(proposal.log_probs),
             sampled_log_probs_BT=None if steps is None else torch.tensor(steps),
         )
         loss = self._strategy.loss(batch)
+        prior = self._strategy.skip_prior
+        divergence = None
+        if prior is not None and scores.skips:
+            divergence = prior.divergence(scores.skips)
+            loss = loss + prior.weight * divergence
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.linalg.vector_norm(self._gradient))
         clip = self._strategy.gradient_clip
@@ -77,6 +82,7 @@ class ControllerProposer:
             "baseline": float(baseline),
             "mean_reward": math.fsum(rewards) / len(rewards),
             "gradient_norm": norm,
+            **({} if divergence is None else {"skip_divergence": float(divergence.detach())}),
             **self._strategy.watch(batch),
         }
         return Gradient(self._gradient.numpy().copy(), scalars)

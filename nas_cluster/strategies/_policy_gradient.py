@@ -8,22 +8,23 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from nas_cluster.controllers import Controller
-from nas_cluster.core.component import component_field
+from nas_cluster.core.component import Options, component_field
 from nas_cluster.core.decisions import DecisionSpec, Tokens
+from nas_cluster.spaces import SearchSpace
 from nas_cluster.strategies._adam import Adam
 from nas_cluster.strategies.base import Proposer, State, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Minibatch", "PolicyGradient"]
+__all__ = ["Minibatch", "PolicyGradient", "SkipPrior"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,26 @@ class Minibatch:
     sampled_log_probs_BT: Tensor | None = None
 
 
+class SkipPrior(Options):
+    """How often skips are wanted (ENAS: Pham et al. 2018, section 3.2): the divergence from it is added to the loss."""
+
+    rate: float = Field(0.4, gt=0, lt=1)
+    """Wanted probability of each skip."""
+    weight: float = Field(0.8, gt=0)
+
+    def divergence(self, skips: Sequence[Tensor]) -> Tensor:
+        """KL of the policy's skips from `rate`, in nats: summed over the candidates of a decision, mean over decisions
+        and children, as the released code does. skips: probabilities (B, N), one for each decision."""
+        import torch
+
+        found = []
+        for p_BN in skips:
+            on_BN = torch.special.xlogy(p_BN, p_BN / self.rate)
+            off_BN = torch.special.xlogy(1 - p_BN, (1 - p_BN) / (1 - self.rate))
+            found.append((on_BN + off_BN).sum(1).mean())
+        return torch.stack(found).mean()
+
+
 class PolicyGradient(Strategy):
     """A strategy that learns the policy of a controller by following the gradient of the reward."""
 
@@ -55,11 +76,21 @@ class PolicyGradient(Strategy):
     """Reward of a nat of entropy; 0 in Zoph & Le."""
     gradient_clip: float | None = Field(None, gt=0)
     """Largest norm of one minibatch's gradient."""
+    skip_prior: SkipPrior | None = None
+    """Keeps the number of skip connections in bounds; null: nothing does."""
 
     @property
     def optimizer(self) -> Adam:
         """Adam with this strategy's learning rate."""
         return Adam(learning_rate=self.learning_rate)
+
+    def check(self, space: SearchSpace[Any]) -> list[str]:
+        """The controller's reasons; a `skip_prior` needs a space with skips."""
+        spec = space.decisions()
+        found = self.controller.check(spec)
+        if self.skip_prior is not None and not any(d.head == "skips" for d in spec):
+            found.append(f"strategy.skip_prior: space {space.kind!r} decides no skip connections")
+        return found
 
     def initial_weights(self, spec: DecisionSpec, seed: int) -> Mapping[str, NDArray[np.float32]]:
         """The controller's named tensors, freshly initialised."""

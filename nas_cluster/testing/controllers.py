@@ -45,7 +45,7 @@ def check_controller(controller: Controller) -> None:
         log_probs_B, entropies_B = network.log_prob(s, sample.tokens_BT)
         assert torch.equal(log_probs_B, sample.log_probs_B), "log_prob must give the numbers of sample"
         assert torch.equal(entropies_B, sample.entropies_B)
-        steps_BT, _ = network.step_log_probs(s, sample.tokens_BT)
+        steps_BT = network.scores(s, sample.tokens_BT).log_probs_BT
         assert torch.allclose(steps_BT.sum(1), log_probs_B)
         assert torch.equal(steps_BT, sample.step_log_probs_BT), "sample must give what step_log_probs gives"
     every = torch.tensor(list(itertools.product(*(range(d.cardinality) for d in spec))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,10 @@ __all__ = ["ImageSettings", "TrainingSettings"]
 class ImageSettings(Options):
     """What does not depend on the optimizer: the loss, and how images become batches."""
 
+    validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Held-out training images: a count, or a share."""
+    training_images: int | None = Field(None, ge=1)
+    """Train on so many of the others, the same ones always: a cheaper proxy; null: on all."""
     batch_size: int = Field(64, ge=1)
     schedule: Schedule = Constant()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -40,6 +44,11 @@ class ImageSettings(Options):
         if self.upsample is not None and self.input_size is not None and self.upsample < self.input_size:
             raise ValueError(f"upsample {self.upsample} is smaller than input_size {self.input_size}")
         return self
+
+    def split_sizes(self, images: int) -> tuple[int, int]:
+        """How many of a dataset's training images are trained on and held out."""
+        held_out = round(self.validation * images) if isinstance(self.validation, float) else self.validation
+        return min(images - held_out, self.training_images or images), held_out
 
 
 class TrainingSettings(ImageSettings):

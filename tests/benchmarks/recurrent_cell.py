@@ -1,6 +1,6 @@
 """A training step of the published base-8 cell against plain ways to compute it.
 
-    python tests/benchmarks/recurrent_cell.py [--threads 1] [--vocabulary 50] [--hidden 200] [--repeats 15]
+    python tests/benchmarks/recurrent_cell.py [--threads 2] [--vocabulary 50] [--hidden 200] [--repeats 15]
 
 Two layers, batch 20, 35 steps of truncated backpropagation, float32: embeddings, cells, decoder, cross-entropy,
 gradient clipping and SGD. With 50 tokens the cells are nearly everything; with 10,000 (`--vocabulary 10000`) the
@@ -139,7 +139,7 @@ def check():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sizes = {"threads": 1, "repeats": 15, "vocabulary": 50, "hidden": 200, "batch": 20, "steps": 35}
+    sizes = {"threads": 2, "repeats": 15, "vocabulary": 50, "hidden": 200, "batch": 20, "steps": 35}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()

@@ -125,3 +125,34 @@ def test_runs_killed_between_and_in_phases_end_the_same(simulated_job):
         assert trace(record) == trace(whole)
         assert totals(record) == totals(whole)
         assert Path(record.phases()[-1].path).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_workers_of_real_shared_weights_lose_one_and_end_the_same(simulated_job, tmp_path):
+    """A search over ENAS cells on digits with W=2: both workers hold the same tensors after every phase (the run stops
+    otherwise), also when one is killed in the middle of one, and the search does not notice."""
+    estimator = {
+        "kind": "shared_dying:SharedDying",
+        "epochs": 3,
+        "updates": 2,
+        "batch_size": 16,
+        "validation": 400,
+        "crop_padding": 0,
+        "mark": str(tmp_path / "died"),
+    }
+    changes = {
+        "space": {"kind": "enas_micro", "nodes": 2, "child": {"layers": 1, "filters": 4}},
+        "topology": {"slots": 2},
+        "budget": {"max_children": 36},
+    }
+    outcome, whole = search(simulated_job(name="whole", estimator=estimator, **changes))
+    assert outcome.ended == "done"
+    assert not (tmp_path / "died").exists()
+    outcome, broken = search(simulated_job(name="broken", estimator={**estimator, "dies_in": 1}, **changes))
+    assert outcome.ended == "done"
+    assert (tmp_path / "died").exists()
+    assert [e.detail["phase"] for e in broken.events() if e.kind == "group_restarted"] == [1]
+    assert [row.result.digest for row in broken.phases()] == [row.result.digest for row in whole.phases()]
+    assert len({row.result.digest for row in whole.phases()}) == 3
+    assert trace(broken) == trace(whole)

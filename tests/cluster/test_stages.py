@@ -65,6 +65,46 @@ def test_a_finished_job_is_not_started_again_and_a_stage_more_is(simulated_job):
     assert [s.phase for s in record.sessions()].count("search") == 1, "the search is over"
 
 
+def test_scores_are_correlated_with_training_alone_on_request(simulated_job):
+    """Random architectures are scored like children, and a spread of them from best to worst is trained alone."""
+    config = simulated_job(correlate={"children": 6, "samples": 21}, retrain={"kind": "simulated", "target_seed": 0})
+    job.execute(config, local=True)
+    record = record_of(config)
+    assert record.state() == "done"
+    scores = [row for row in record.trainings() if row.stage == "correlate_scores"]
+    alone = [row for row in record.trainings() if row.stage == "correlate"]
+    assert len({row.source for row in scores}) == len(scores) <= 21
+    ordered = [row.source for row in sorted(scores, key=lambda row: -row.reward)]
+    trained = [row.source for row in alone]
+    assert len(trained) == 6
+    assert (trained[0], trained[-1]) == (ordered[0], ordered[-1])
+    assert [ordered.index(source) for source in trained] == [round(i * (len(ordered) - 1) / 5) for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"correlate": {"children": 8}}, "correlate: set `retrain`"),
+        (
+            {"correlate": {"children": 8, "epochs": 2}, "retrain": {"kind": "simulated"}},
+            "correlate: .*epochs.*",
+        ),
+        (
+            {
+                "correlate": {"children": 8},
+                "retrain": {"kind": "simulated"},
+                "finalize": [{"name": "correlate", "top": 1}],
+            },
+            "finalize: a stage is called 'correlate'",
+        ),
+        ({"correlate": {"children": 2}, "retrain": {"kind": "simulated"}}, "correlate.children"),
+    ],
+)
+def test_what_cannot_be_correlated_is_refused(simulated_job, wrong, line):
+    with pytest.raises(ConfigError, match=line):
+        simulated_job(**wrong)
+
+
 def test_a_stage_may_draw_from_the_policy_that_the_search_ended_with(simulated_job):
     """What a policy that has learned proposes is better than what the search scored on the way."""
     stages = [{"name": "derive", "sample": 40}, {"name": "winner", "test": True}]

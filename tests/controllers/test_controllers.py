@@ -37,7 +37,7 @@ def test_with_zero_weights_every_decision_is_uniform(layers):
     spec = LayerwiseCNN(layers=layers).decisions()
     network = zeroed(LSTM(), spec)
     sample = network.sample(spec, 3, torch.Generator().manual_seed(0))
-    steps_BT, _ = network.step_log_probs(spec, sample.tokens_BT)
+    steps_BT = network.scores(spec, sample.tokens_BT).log_probs_BT
     skips = [t for t, d in enumerate(spec) if d.head == "skips"]
     expected = -(layers * (layers - 1) / 2) * math.log(2)
     assert steps_BT[:, skips].sum(1).tolist() == pytest.approx([expected] * 3, rel=1e-5)

@@ -95,8 +95,35 @@ def test_the_controller():
         torch.nn.init.zeros_(parameter)
     tokens_BT = torch.tensor([ENASMicro().encode(PUBLISHED), spec.random(np.random.default_rng(0))])
     assert torch.allclose(-network.log_prob(spec, tokens_BT)[0], torch.tensor(58.505763))
-    per_cell = network.step_log_probs(spec, tokens_BT)[0][0].view(2, -1).sum(1)
+    per_cell = network.scores(spec, tokens_BT).log_probs_BT[0].view(2, -1).sum(1)
     assert torch.allclose(-per_cell, torch.tensor(29.252882))
+
+
+def test_the_released_controller_favours_convolutions():
+    """Spec D.4: with zero weights and C = 1.10 an operation's probabilities are those of its biases alone."""
+    spec = ENASMicro(preset="release").decisions()
+    settings = LSTM(
+        layers=1,
+        hidden_size=64,
+        tanh_constant=1.10,
+        choice_tanh_constant=1.10 / 2.5,
+        initial_biases={"operation": (10, 10, 0, 0, 0)},
+    )
+    network = settings.build(spec, seed=0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name != "outputs.operation.bias":
+                parameter.zero_()
+    of_cell = {
+        "normal": (0.3153, 0.3153, 0.1232, 0.1232, 0.1232),
+        "reduction": (0.2543, 0.2543, 0.1638, 0.1638, 0.1638),
+    }
+    for token in range(5):
+        tokens = [token if d.group == "operation" else 0 for d in spec]
+        log_probs_T = network.scores(spec, torch.tensor([tokens])).log_probs_BT[0].detach()
+        for d, log_prob in zip(spec, log_probs_T, strict=True):
+            if d.group == "operation":
+                assert float(log_prob.exp()) == pytest.approx(of_cell[d.name.partition(".")[0]][token], abs=5e-5)
 
 
 def test_decisions_are_in_the_order_of_the_released_sampler():

@@ -293,3 +293,15 @@ def test_a_drawing_has_every_node_and_its_source():
     (drawing,) = ENASRecurrent().draw(NAMED["published"])
     assert len(drawing.nodes) == 12 + 3
     assert len(drawing.edges) == 2 + 11 + 6
+
+
+def test_locality_favours_near_nodes():
+    """F-E7: the first release's prior on the previous node of node 3, with zero weights."""
+    spec = ENASRecurrent(nodes=4, locality=True).decisions()
+    controller = LSTM(layers=1, hidden_size=100).build(spec, seed=0)
+    for parameter in controller.parameters():
+        torch.nn.init.zeros_(parameter)
+    step = next(t for t, d in enumerate(spec) if d.name == "node_3.previous")
+    tokens_BT = torch.tensor([[n if t == step else 0 for t in range(len(spec))] for n in range(3)])
+    found = controller.scores(spec, tokens_BT).log_probs_BT[:, step].exp()
+    assert found.tolist() == pytest.approx([0.1410, 0.3243, 0.5347], abs=5e-5)

@@ -428,3 +428,13 @@ def test_drawings_have_two_operations_and_a_combination_per_block():
         assert len(drawing.nodes) == 2 + 3 * 5 + 1
         assert len(drawing.edges) == 4 * 5 + outputs
     assert NASNetCell().summary(NASNET_A).startswith("s5₀s3₁ s5₁s3₁ a3₀id₁ a3₁a3₁ s3₀id₀ / s5₀s7₁")
+
+
+def test_the_cell_made_by_hand_is_a_residual_network():
+    """Per normal cell: two squeezing 1x1 convolutions are not built for what nobody reads, and two 3x3 ones are."""
+    space = NASNetCell(child={"num_cells": 1, "filters": 8, "stem_multiplier": 1})
+    residual = space.load_named("residual")
+    network = space.build_child(residual, ImageTask(14, 14, 1, 10))
+    kernels = [m.kernel_size for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert kernels.count((3, 3)) == 1 + 2 * 5, "the stem, and two in each of three normal and two reduction cells"
+    assert network(torch.zeros(2, 1, 14, 14)).shape == (2, 10)

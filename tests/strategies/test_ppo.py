@@ -23,8 +23,10 @@ def network_and_sample():
 
 def gradient(strategy, network, sample):
     """Gradient of the strategy's loss for a sample whose log-probabilities may be those of other weights."""
-    log_probs_BT, entropies_BT = network.step_log_probs(SPEC, sample.tokens_BT)
-    batch = Minibatch(log_probs_BT, entropies_BT.sum(1), REWARDS, 0.4, sample.log_probs_B, sample.step_log_probs_BT)
+    scores = network.scores(SPEC, sample.tokens_BT)
+    batch = Minibatch(
+        scores.log_probs_BT, scores.entropies_BT.sum(1), REWARDS, 0.4, sample.log_probs_B, sample.step_log_probs_BT
+    )
     parameters = [p for _, p in network.named_parameters()]
     return torch.cat([g.ravel() for g in torch.autograd.grad(strategy.loss(batch), parameters)])
 

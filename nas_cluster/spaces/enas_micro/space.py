@@ -58,7 +58,8 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
 
     preset: Literal["paper", "release"] = "paper"
     """release: as the released code searches, a reduction halves its input before the cell, which keeps that size, and
-    both of the cell's inputs are the same map; the final network is the same in both."""
+    both of the cell's inputs are the same map; the normal cell's decisions favour convolutions. The final network is
+    the same in both."""
     nodes: int = Field(5, ge=1, le=12)
     """Computed nodes of a cell: the paper's B less the two inputs."""
     operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_different)] = OPERATIONS
@@ -75,18 +76,21 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
             anchors: list[int] = []
             for number in range(-2, self.nodes):
                 if number >= 0:
-                    decisions += self._node_decisions(f"{cell}.node_{number}", tuple(anchors))
+                    decisions += self._node_decisions(cell, number, tuple(anchors))
                 anchors.append(len(decisions))
                 decisions.append(Decision(f"{cell}.{_STATES[number + 2].replace(' ', '_')}", "anchor", 1, "anchor"))
         return DecisionSpec(decisions)
 
-    def _node_decisions(self, name: str, anchors: tuple[int, ...]) -> Iterator[Decision]:
-        states = len(anchors)
+    def _node_decisions(self, cell: str, number: int, anchors: tuple[int, ...]) -> Iterator[Decision]:
+        name, states = f"{cell}.node_{number}", len(anchors)
+        bias: tuple[float, ...] = ()
+        if self.preset == "release" and cell == "normal":
+            bias = tuple(_RELEASED_BIAS if word.startswith("sep_conv") else -_RELEASED_BIAS for word in self.operations)
         for half in (1, 2):
             yield Decision(f"{name}.input_{half}", "pointer", states, "input", anchors, _STATES[:states])
         for half in (1, 2):
             words = self.operations
-            yield Decision(f"{name}.operation_{half}", "choice", len(words), "operation", labels=words)
+            yield Decision(f"{name}.operation_{half}", "choice", len(words), "operation", labels=words, bias=bias)
 
     def decode(self, tokens: Sequence[int]) -> MicroArchitecture:
         """Tokens (T) to a pair of cells."""
@@ -165,4 +169,5 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
         return {"published": MicroArchitecture(**cells)}
 
 
+_RELEASED_BIAS = 0.25
 _STATES = ("cell before", "previous cell", *(f"node {number}" for number in range(12)))

@@ -65,6 +65,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     nodes: int = Field(12, ge=1, le=62)
     """N, the first node included."""
     activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = ACTIVATIONS
+    locality: bool = False
+    """Favour near nodes as the first release does: the logit of node j at node n is (n - j)^2 / 6 less."""
     child: RecurrentChildOptions = RecurrentChildOptions()
 
     @model_validator(mode="after")
@@ -96,7 +98,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
             anchors.append(step)
             if number:
                 labels = tuple(f"node {n}" for n in range(number))
-                yield Decision(f"node_{number}.previous", "pointer", number, "previous", earlier, labels)
+                bias = tuple(-((number - n) ** 2) / 6 for n in range(number)) if self.locality else ()
+                yield Decision(f"node_{number}.previous", "pointer", number, "previous", earlier, labels, bias)
             else:
                 yield Decision("node_0", "anchor", 1, "previous")
             step += 1

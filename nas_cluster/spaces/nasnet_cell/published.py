@@ -1,8 +1,8 @@
-"""Published cells of this space."""
+"""Published cells of this space, and one made by hand to compare with."""
 
 from nas_cluster.spaces.nasnet_cell.architecture import Operation
 
-__all__ = ["NASNET_A"]
+__all__ = ["NASNET_A", "RESIDUAL"]
 
 _Half = tuple[int, Operation]
 
@@ -34,3 +34,11 @@ states that are concatenated. State 0 is the previous cell's output, 1 that of t
 The lists of concatenated states are those of the released networks. The rule of unused states would give 2..6 and 4..6:
 the release concatenates the cell before and state 3 although blocks read them.
 """
+
+_SHORTCUTS: list[tuple[_Half, _Half]] = [((0, "conv_3x3"), (0, "identity")), ((2, "conv_3x3"), (2, "identity"))]
+
+RESIDUAL: dict[str, tuple[list[tuple[_Half, _Half]], tuple[int, ...]]] = {
+    "normal": (_SHORTCUTS, (3,)),
+    "reduction": (_SHORTCUTS, (3,)),
+}
+"""Made by hand, as people would without a search: two 3x3 convolutions, each with a shortcut (He et al. 2016)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,7 @@ from nas_cluster.spaces.nasnet_cell.architecture import (
 )
 from nas_cluster.spaces.nasnet_cell.canonical import canonical_cell
 from nas_cluster.spaces.nasnet_cell.pictures import draw_cell, summarise_cell
-from nas_cluster.spaces.nasnet_cell.published import NASNET_A
+from nas_cluster.spaces.nasnet_cell.published import NASNET_A, RESIDUAL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -183,14 +183,18 @@ class NASNetCell(SearchSpace[NASNetArchitecture]):
 
     @classmethod
     def named(cls) -> Mapping[str, NASNetArchitecture]:
-        """`nasnet_a`: the cells of the paper's Figure 4, with the released networks' concatenations."""
-        cells = {
-            name: Cell(
-                blocks=tuple(
-                    Block(inputs=(first[0], second[0]), operations=(first[1], second[1])) for first, second in blocks
-                ),
-                concat=concat,
-            )
-            for name, (blocks, concat) in NASNET_A.items()
-        }
-        return {"nasnet_a": NASNetArchitecture(**cells)}
+        """`nasnet_a`: the paper's Figure 4, with the released networks' concatenations. `residual`: made by hand."""
+        return {"nasnet_a": _of(NASNET_A), "residual": _of(RESIDUAL)}
+
+
+def _of(published: Mapping[str, tuple[list[Any], tuple[int, ...]]]) -> NASNetArchitecture:
+    cells = {
+        name: Cell(
+            blocks=tuple(
+                Block(inputs=(first[0], second[0]), operations=(first[1], second[1])) for first, second in blocks
+            ),
+            concat=concat,
+        )
+        for name, (blocks, concat) in published.items()
+    }
+    return NASNetArchitecture(**cells)
