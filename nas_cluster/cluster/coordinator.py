@@ -254,8 +254,8 @@ class Coordinator:
         tokens, log_prob, entropy = proposal.tokens[index], proposal.log_probs[index], proposal.entropies[index]
         if arm == "control":
             tokens = space.random(stream(self._config.seed, "control", number))
-            entropy = space.decisions().log_size
-            log_prob = -entropy
+            spec = space.decisions()
+            log_prob, entropy = (-spec.log_size, spec.log_size) if spec.uniform else (None, None)
         architecture = space.decode(tokens)
         if self._config.cache:
             architecture = space.canonical(architecture)

@@ -88,7 +88,8 @@ class Phases:
     async def _train(self, phase: int, shards: Sequence[ShardClient]) -> None:
         row = PhaseRow(phase, await self._architectures(phase, shards), self._clock.now())
         await self._commit(lambda: self._journal.plan_phase(row))
-        planned = self._journal.phases()[phase]
+        planned = self._journal.phase(phase)
+        assert planned is not None
         target = self._directory / f"{phase:05d}.safetensors"
         self._directory.mkdir(parents=True, exist_ok=True)
         result = await self._as_group(planned, target)
@@ -99,9 +100,9 @@ class Phases:
 
     async def _architectures(self, phase: int, shards: Sequence[ShardClient]) -> tuple[tuple[Tokens, ...], ...]:
         """(S, M) architectures from the present policy, unless an earlier session has drawn them."""
-        known = [row.tokens for row in self._journal.phases() if row.phase == phase]
-        if known:
-            return known[0]
+        known = self._journal.phase(phase)
+        if known is not None:
+            return known.tokens
         schedule, space = self._schedule, self._config.space
         per_step = schedule.per_step or self._pool.workers
         steps = max(1, schedule.minibatches // per_step)
@@ -109,7 +110,8 @@ class Phases:
         seed = derive(self._config.seed, "phase", phase)
         tokens: Sequence[Tokens]
         if schedule.sample == "random":
-            tokens = [space.random(stream(seed, index)) for index in range(count)]
+            space = space.during(phase / schedule.phases)
+            tokens = await asyncio.to_thread(lambda: [space.random(stream(seed, index)) for index in range(count)])
         else:
             spec = space.decisions()
             self._proposer = self._proposer or self._config.strategy.proposer(spec)

@@ -108,14 +108,31 @@ class DecisionSpec(Sequence[Decision]):
                 raise ValueError(f"{d.name}: token {token} is not in 0..{d.cardinality - 1}")
         return tuple(int(t) for t in tokens)
 
+    def fits(self, tokens: Sequence[int]) -> bool:
+        """Whether `check` would accept these tokens."""
+        return len(tokens) == len(self) and all(0 <= t < d.cardinality for d, t in zip(self, tokens, strict=True))
+
+    @property
+    def uniform(self) -> bool:
+        """Whether `random` draws every sequence equally often, with log-probability -log_size. False in a space whose
+        random architectures have another distribution."""
+        return True
+
     def random(self, rng: np.random.Generator) -> Tokens:
         """Uniform tokens: every choice equally likely, every skip with probability 1/2."""
         return tuple(int(rng.integers(d.cardinality)) for d in self)
 
-    def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
-        """Change exactly one decision: a choice to another value, a skip mask by one bit."""
+    def resample(self, tokens: Sequence[int], probability: float, rng: np.random.Generator) -> Tokens:
+        """Each decision drawn anew with this probability, by itself; it may come out as it was."""
+        drawn = self.random(rng)
+        return tuple(
+            new if rng.random() < probability else old for old, new in zip(self.check(tokens), drawn, strict=True)
+        )
+
+    def mutate(self, tokens: Sequence[int], rng: np.random.Generator, among: Sequence[int] | None = None) -> Tokens:
+        """Change exactly one decision (of the steps `among`): a choice to another value, a skip mask by one bit."""
         tokens = list(self.check(tokens))
-        open_steps = [t for t, d in enumerate(self) if d.cardinality > 1]
+        open_steps = [t for t in (range(len(self)) if among is None else among) if self[t].cardinality > 1]
         if not open_steps:
             return tuple(tokens)
         step = int(rng.choice(open_steps))

@@ -40,13 +40,18 @@ class SharedNetwork(Protocol):
     those and the auxiliary ones; a buffer `progress` means what it means in a child. Text: `shared(tokens_TB, state,
     architecture)` gives (features_TBE, state), with `decoder` and `initial_state(B)` as a child has them.
 
-    A child built alone with these tensors computes the same in training mode, dropout aside. Only what the architecture
-    uses is computed, and only that gets a gradient; nothing but parameters is kept from one call to the next (batch
-    norms use the statistics of the batch, also in evaluation).
+    A child built alone (in the space's `shared_form`) with these tensors computes the same in training mode, dropout
+    aside. Only what the architecture uses is computed, and only that gets a gradient; nothing but parameters is kept
+    from one call to the next (batch norms use the statistics of the batch, also in evaluation).
+
+    Where the space `generates_weights`, some tensors are the output of a submodule `generator` that is told the
+    architecture, and its parameters are part of every architecture. `generate(architecture)` gives that output, which a
+    call takes as a further argument instead of making its own. Noise comes from torch's global generator.
     """
 
     def tensors_of(self, architecture: Any) -> dict[str, Tensor]:
-        """For every parameter of the child of that architecture, by its name, the shared tensor or a view of one."""
+        """For every parameter of the child of that architecture, by its name, the shared tensor or a view of one; a
+        generated one with its graph."""
         ...
 
 
@@ -66,6 +71,11 @@ class SearchSpace(Component, ABC, Generic[A]):
     """What its children can learn; a config that gives them another dataset is refused."""
     shares_weights: ClassVar[bool] = False
     """Whether `build_shared` gives a network of which every child is a part."""
+    generates_weights: ClassVar[bool] = False
+    """Whether that network has a `generator` (`SharedNetwork`)."""
+    shared_form: ClassVar[Mapping[str, Any]] = {}
+    """`child` options with which a child built alone computes what its part of the shared network does; others may
+    train better alone."""
 
     @abstractmethod
     def decisions(self) -> DecisionSpec:
@@ -124,7 +134,8 @@ class SearchSpace(Component, ABC, Generic[A]):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def random(self, rng: np.random.Generator) -> Tokens:
-        """Tokens (T) drawn uniformly, decision by decision."""
+        """Tokens (T) of a random architecture: those of `decisions().random`, uniform unless the space says otherwise
+        there, so that strategies draw the same."""
         return self.decisions().random(rng)
 
     def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
@@ -134,6 +145,11 @@ class SearchSpace(Component, ABC, Generic[A]):
     def at(self, number: int) -> Self:
         """The space from which a minibatch is sampled whose first child has this number (`Child.stage`): another one
         when the space grows during the search. Its groups of decisions stay, so that the controller goes on."""
+        return self
+
+    def during(self, progress: float) -> Self:
+        """The space from which a phase draws random architectures when this share of the phases, 0 to 1, is over:
+        another distribution over the same architectures, where training begins with small ones."""
         return self
 
     def scaled(self, changes: Mapping[str, Any]) -> Self:

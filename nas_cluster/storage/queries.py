@@ -111,6 +111,11 @@ class Queries:
         """All phases, oldest first."""
         return [_phase(row) for row in self._db.execute("SELECT * FROM phases ORDER BY phase")]
 
+    def phase(self, number: int) -> PhaseRow | None:
+        """One phase; None: it was never planned. All of them are megabytes where architectures are large."""
+        row = self._db.execute("SELECT * FROM phases WHERE phase = ?", (number,)).fetchone()
+        return None if row is None else _phase(row)
+
     def trainings(self) -> list[TrainingRow]:
         """All trainings after the search, stage by stage in the order in which they were planned."""
         return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]

@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.decisions import DecisionSpec, Tokens
+from nas_cluster.core.seeds import stream
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.strategies._adam import Adam
 
@@ -38,6 +39,14 @@ class Proposal:
     log_probs: tuple[float | None, ...]
     entropies: tuple[float | None, ...]
     step_log_probs: tuple[tuple[float, ...], ...] | None = None
+
+    @classmethod
+    def at_random(cls, spec: DecisionSpec, count: int, seed: int) -> Self:
+        """`count` random architectures, each from a stream of its own."""
+        tokens = tuple(spec.random(stream(seed, index)) for index in range(count))
+        if not spec.uniform:
+            return cls(tokens, (None,) * count, (None,) * count)
+        return cls(tokens, (-spec.log_size,) * count, (spec.log_size,) * count)
 
 
 @dataclass(frozen=True)

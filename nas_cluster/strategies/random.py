@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas_cluster.core.decisions import DecisionSpec
-from nas_cluster.core.seeds import stream
 from nas_cluster.strategies.base import Gradient, Proposal, Proposer, State, Strategy, Vector
 
 __all__ = ["Random"]
 
 
 class Random(Strategy):
-    """Every decision uniform; rewards change nothing."""
+    """Every decision as the space draws it: uniform, unless its random architectures have another distribution. Rewards
+    change nothing."""
 
     @property
     def learns(self) -> bool:
@@ -28,8 +28,7 @@ class Random(Strategy):
 
 class _Uniform:
     def propose(self, weights: Vector, state: State, spec: DecisionSpec, count: int, seed: int) -> Proposal:
-        tokens = tuple(spec.random(stream(seed, index)) for index in range(count))
-        return Proposal(tokens, (-spec.log_size,) * count, (spec.log_size,) * count)
+        return Proposal.at_random(spec, count, seed)
 
     def gradient(
         self, weights: Vector, state: State, spec: DecisionSpec, proposal: Proposal, rewards: Sequence[float]

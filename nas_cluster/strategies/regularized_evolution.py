@@ -50,10 +50,9 @@ class _Breeder:
 
         Members that do not fit the spec (of an earlier depth of a space that grows) are no parents; they leave by age.
         """
-        members = [(tokens, reward) for tokens, reward in state["population"] if _fits(spec, tokens)]
+        members = [(tokens, reward) for tokens, reward in state["population"] if spec.fits(tokens)]
         if len(members) < self._settings.population:
-            children = tuple(spec.random(stream(seed, index)) for index in range(count))
-            return Proposal(children, (-spec.log_size,) * count, (spec.log_size,) * count)
+            return Proposal.at_random(spec, count, seed)
         children = tuple(self._breed(members, spec, stream(seed, index)) for index in range(count))
         return Proposal(children, (None,) * count, (None,) * count)
 
@@ -71,7 +70,3 @@ class _Breeder:
         if population:
             scalars["population_mean"] = math.fsum(population) / len(population)
         return Gradient(np.zeros(0, np.float32), scalars)
-
-
-def _fits(spec: DecisionSpec, tokens: Sequence[int]) -> bool:
-    return len(tokens) == len(spec) and all(0 <= token < d.cardinality for d, token in zip(spec, tokens, strict=True))

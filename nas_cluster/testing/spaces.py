@@ -133,61 +133,91 @@ def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
 
 
 def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: int = 3, seed: int = 0) -> None:
-    """Shared weights: for `samples` random architectures a child with the shared tensors computes the same and gets the
-    same gradients; tensors are shared by reference; no others get a gradient, and a pass changes nothing."""
+    """Shared weights: for `samples` random architectures a child with the shared tensors computes the same; what is
+    shared by reference, or generated, gets that child's gradients; no other does, and a pass changes nothing."""
     import torch
 
     task = _TASKS[space.task_type][0] if task is None else task
+    alone = space.scaled(space.shared_form)
     torch.manual_seed(seed)
     shared: Any = space.build_shared(task).double()
     rng = np.random.default_rng(seed)
     named = dict(shared.named_parameters())
-    bank = {p.untyped_storage().data_ptr() for p in named.values()}
+    generator = {f"generator.{n}" for n, _ in shared.generator.named_parameters()} if space.generates_weights else set()
     before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
     for _ in range(samples):
         architecture = space.decode(space.random(rng))
-        child: Any = space.build_child(architecture, task).double().train()
+        child: Any = alone.build_child(architecture, task).double().train()
+        torch.manual_seed(seed)
         tensors = shared.tensors_of(architecture)
         own = dict(child.named_parameters())
         assert set(tensors) == set(own), f"tensors_of differs from the child in {sorted(set(tensors) ^ set(own))[:5]}"
-        for name, tensor in tensors.items():
-            assert tensor.untyped_storage().data_ptr() in bank, f"{name} is a copy"
-            assert tensor.shape == own[name].shape, name
         with torch.no_grad():
             for name, parameter in own.items():
+                assert tensors[name].shape == parameter.shape, name
                 parameter.copy_(tensors[name])
         shared.train().zero_grad(set_to_none=True)
+        inputs = _inputs(task)
         outputs = []
         for network, chosen in ((child, ()), (shared, (architecture,))):
             torch.manual_seed(seed)
-            outputs.append(_outputs(network, chosen, task))
+            outputs.append(_outputs(network, inputs, chosen))
             sum(part.square().sum() for part in outputs[-1]).backward()  # type: ignore[union-attr]
-        for alone, together in zip(*outputs, strict=True):
-            assert torch.allclose(alone, together, rtol=1e-9, atol=1e-11), "the child and its part of the whole differ"
-        used = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
-        for name, parameter in named.items():
-            unused = parameter.untyped_storage().data_ptr() not in used
-            assert not (unused and parameter.grad is not None), f"{name} is not used, but has a gradient"
-        for name, tensor in tensors.items():
-            if tensor.is_leaf:
-                assert tensor.grad is not None, f"{name} has no gradient"
-                assert torch.allclose(tensor.grad, own[name].grad, rtol=1e-7, atol=1e-9), f"{name}: another gradient"
+        for one, together in zip(*outputs, strict=True):
+            assert torch.allclose(one, together, rtol=1e-9, atol=1e-11), "the child and its part of the whole differ"
+        _check_gradients(named, generator, tensors, own)
     for name, tensor in shared.state_dict().items():
         assert torch.equal(tensor, before[name]), f"a pass changed {name}"
 
 
-def _outputs(network: Any, chosen: tuple[Any, ...], task: Task) -> list[Tensor]:
-    """What a child (nothing chosen) or a shared network gives for random input, the auxiliary logits included."""
+def _check_gradients(
+    named: dict[str, Tensor], generator: set[str], tensors: dict[str, Tensor], own: dict[str, Tensor]
+) -> None:
+    """The gradients of all shared parameters against those that the child's own imply: added up over all views of one
+    parameter, and led through the generator's graph."""
+    import torch
+
+    owner = {p.untyped_storage().data_ptr(): name for name, p in named.items() if name not in generator}
+    expected: dict[str, Tensor] = {}
+    gradients_of = {name: p.grad for name, p in own.items() if p.grad is not None}
+    generated = []
+    for name, tensor in tensors.items():
+        source = owner.get(tensor.untyped_storage().data_ptr())
+        if source is None:
+            assert generator and tensor.requires_grad, f"{name} is a copy"
+            generated.append(name)
+            continue
+        whole = expected.setdefault(source, torch.zeros_like(named[source]))
+        part = whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+        part += gradients_of[name]
+    if generated:
+        sources = [named[name] for name in sorted(generator)]
+        gradients = torch.autograd.grad([tensors[n] for n in generated], sources, [gradients_of[n] for n in generated])
+        expected |= dict(zip(sorted(generator), gradients, strict=True))
+    for name, parameter in named.items():
+        if name not in expected:
+            assert parameter.grad is None, f"{name} is not used, but has a gradient"
+            continue
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert torch.allclose(parameter.grad, expected[name], rtol=1e-7, atol=1e-9), f"{name}: another gradient"
+
+
+def _inputs(task: Task) -> Tensor:
     import torch
 
     if isinstance(task, ImageTask):
-        images = torch.randn(4, task.channels, task.height, task.width, dtype=torch.float64)
+        return torch.randn(4, task.channels, task.height, task.width, dtype=torch.float64)
+    return torch.randint(task.vocabulary, (6, 3))
+
+
+def _outputs(network: Any, inputs: Tensor, chosen: tuple[Any, ...]) -> list[Tensor]:
+    """What a child (nothing chosen) or a shared network gives, the auxiliary logits included."""
+    if inputs.is_floating_point():
         method = getattr(network, "training_logits", None)
         if method is None:
-            return [network(images, *chosen)]
-        return [logits for logits in method(images, *chosen) if logits is not None]
-    tokens_TB = torch.randint(task.vocabulary, (6, 3))
-    features_TBE, state = network(tokens_TB, network.initial_state(3), *chosen)
+            return [network(inputs, *chosen)]
+        return [logits for logits in method(inputs, *chosen) if logits is not None]
+    features_TBE, state = network(inputs, network.initial_state(inputs.shape[1]), *chosen)
     return [network.decoder(features_TBE), *state]
 
 

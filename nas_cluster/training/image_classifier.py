@@ -17,7 +17,7 @@ from nas_cluster.nn.auxiliary import training_logits
 from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
 from nas_cluster.training.precision import choose_precision
-from nas_cluster.training.settings import TrainingSettings
+from nas_cluster.training.settings import ImageSettings, TrainingSettings
 from nas_cluster.training.step import TrainingStep
 
 __all__ = ["TrainingResult", "classification_loss", "evaluate", "train_image_classifier"]
@@ -85,7 +85,7 @@ def train_image_classifier(
 
 
 def classification_loss(
-    model: Any, store: ImageStore, rows_6B: Tensor, settings: TrainingSettings, dtype: torch.dtype
+    model: Any, store: ImageStore, rows_6B: Tensor, settings: ImageSettings, dtype: torch.dtype
 ) -> Tensor:
     """Mean cross entropy of one batch of an index plan, and the auxiliary classifier's times its weight."""
     exact = torch.float32 if dtype == torch.bfloat16 else dtype

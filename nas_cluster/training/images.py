@@ -20,7 +20,7 @@ from nas_cluster.core.errors import DataError
 from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets.base import ImageArrays
 from nas_cluster.training.plan import IndexPlan
-from nas_cluster.training.settings import TrainingSettings
+from nas_cluster.training.settings import ImageSettings
 
 __all__ = ["ImageStore"]
 
@@ -36,7 +36,7 @@ class ImageStore:
     """
 
     def __init__(
-        self, data: ImageArrays, training: Indices, validation: Indices, settings: TrainingSettings, device: str
+        self, data: ImageArrays, training: Indices, validation: Indices, settings: ImageSettings, device: str
     ) -> None:
         self._settings = settings
         self.device = torch.device(device)

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from nas_cluster.training.settings import TrainingSettings
+from nas_cluster.training.settings import ImageSettings
 
 __all__ = ["choose_precision", "has_native_bfloat16"]
 
@@ -20,7 +20,7 @@ def has_native_bfloat16(device_type: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_precision(settings: TrainingSettings, model: nn.Module, device_type: str) -> tuple[torch.dtype, str]:
+def choose_precision(settings: ImageSettings, model: nn.Module, device_type: str) -> tuple[torch.dtype, str]:
     """The dtype of a child's convolutions and the reason, for its record."""
     if settings.precision != "auto":
         return getattr(torch, settings.precision), "asked for"

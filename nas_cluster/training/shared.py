@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +36,8 @@ _GROUP_SECONDS = 600.0
 class SharedTraining:
     """The shared tensors in this process: `network` with its optimizer, as they are after phase `phase` (-1: fresh).
 
-    make_optimizer: one optimizer over the flat vector, given as its only parameter.
+    make_optimizer: one optimizer over the flat vector, given as its only parameter; or, where some parameters are to be
+    treated differently (`apart`, by their names' beginning), over the vector of the others and the vector of those.
     """
 
     def __init__(
@@ -45,15 +46,22 @@ class SharedTraining:
         make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         device: torch.device,
         gradient_clip: float | None,
+        apart: str = "",
     ) -> None:
         self.network = network.to(device)
         self.phase = -1
         self._device = device
         self._clip = gradient_clip
-        self._flat = nn.Parameter(_flatten(self.network))
+        named = dict(network.named_parameters())
+        parts = [list(named.values())]
+        if apart:
+            parts = [[p for name, p in named.items() if name.startswith(apart) is own] for own in (False, True)]
+        self._flat = nn.Parameter(torch.cat([_flatten(part) for part in parts]))
         self._flat.grad = torch.zeros_like(self._flat)
-        _hang(self.network, self._flat)
-        self._optimizer = make_optimizer([self._flat])
+        _hang([p for part in parts for p in part], self._flat)
+        self._sizes = [sum(p.numel() for p in part) for part in parts]
+        self._parts = _split(self._flat, self._sizes)
+        self._optimizer = make_optimizer(self._parts)
         self._fresh = {name: tensor.clone() for name, tensor in self._tensors().items()}
 
     def hold(self, state: SharedState | None) -> None:
@@ -120,9 +128,10 @@ class SharedTraining:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that the next phase depends on: parameters, the optimizer's moments, floating-point buffers."""
+        states = [self._optimizer.state.get(part, {}) for part in self._parts]
         moments = {
-            f"optimizer.{name}": value
-            for name, value in sorted(self._optimizer.state.get(self._flat, {}).items())
+            f"optimizer.{name}": torch.cat([state[name] for state in states]) if value.dim() else value
+            for name, value in sorted(states[0].items())
             if isinstance(value, Tensor)
         }
         return {"parameters": self._flat.detach(), **moments, **{f"buffer.{n}": b for n, b in self._buffers().items()}}
@@ -134,45 +143,59 @@ class SharedTraining:
                 buffer.copy_(tensors[f"buffer.{name}"].to(self._device))
         self._optimizer.state.clear()
         moments = {n.removeprefix("optimizer."): t for n, t in tensors.items() if n.startswith("optimizer.")}
-        if moments:
-            self._optimizer.state[self._flat] = {
-                name: value.clone().to(self._device) for name, value in moments.items()
+        for place, part in enumerate(self._parts if moments else []):
+            self._optimizer.state[part] = {
+                name: (torch.split(value, self._sizes)[place] if value.dim() else value).clone().to(self._device)
+                for name, value in moments.items()
             }
 
 
 class Bound:
-    """The shared network as one of its children: what trainers and evaluators call as they call a child."""
+    """The shared network as one of its children: what trainers and evaluators call as they call a child. generated:
+    what the network would otherwise generate anew in every call."""
 
-    def __init__(self, network: Any, architecture: Any) -> None:
+    def __init__(self, network: Any, architecture: Any, *generated: Any) -> None:
         self._network = network
-        self._architecture = architecture
+        self._chosen = (architecture, *generated)
         self.training_logits = None
         if hasattr(network, "training_logits"):
-            self.training_logits = lambda images: network.training_logits(images, architecture)
+            self.training_logits = lambda images: network.training_logits(images, *self._chosen)
 
     def __call__(self, *arguments: Any) -> Any:
         """The network's answer for this architecture."""
-        return self._network(*arguments, self._architecture)
+        return self._network(*arguments, *self._chosen)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._network, name)
 
 
-def _flatten(network: nn.Module) -> Tensor:
-    """All parameters in one vector. Convolutions' weights lie channels last, as their inputs do."""
-    return torch.cat([_rows(p.detach()).reshape(-1) for p in network.parameters()])
+def _flatten(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """All of them in one vector. Convolutions' weights lie channels last, as their inputs do."""
+    return torch.cat([_rows(p.detach()).reshape(-1) for p in parameters])
 
 
-def _hang(network: nn.Module, flat: nn.Parameter) -> None:
+def _hang(parameters: Iterable[nn.Parameter], flat: nn.Parameter) -> None:
     """Make every parameter, and its gradient, a view of `flat` and of its gradient."""
     assert flat.grad is not None
     offset = 0
-    for p in network.parameters():
+    for p in parameters:
         part = slice(offset, offset + p.numel())
         shape = _rows(p.detach()).shape
         p.data = _unrows(flat.data[part].view(shape))
         p.grad = _unrows(flat.grad[part].view(shape))
         offset = part.stop
+
+
+def _split(flat: nn.Parameter, sizes: list[int]) -> list[nn.Parameter]:
+    """Consecutive parts as parameters that share its memory, and their gradients its gradient's."""
+    assert flat.grad is not None
+    if len(sizes) == 1:
+        return [flat]
+    parts = []
+    for values, gradient in zip(torch.split(flat.detach(), sizes), torch.split(flat.grad, sizes), strict=True):
+        parts.append(nn.Parameter(values))
+        parts[-1].grad = gradient
+    return parts
 
 
 def _rows(tensor: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Every estimator on disk."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from shared_spaces import PickImages, PickText
 from text_space import TextSpace
@@ -13,18 +16,24 @@ from nas_cluster.datasets.digits import Digits
 from nas_cluster.datasets.python_docs import PythonDocs
 from nas_cluster.estimators import Estimator, WorkerContext
 from nas_cluster.estimators._sharing import Sharing
+from nas_cluster.estimators.hypernetwork import Hypernetwork
 from nas_cluster.estimators.simulated import Simulated, agreement
 from nas_cluster.estimators.train import Train
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
+from nas_cluster.spaces.memory_bank import MemoryBank
 from nas_cluster.testing import check_estimator
 
 SMALL = {
     "train": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False},
     "train_language_model": {"epochs": 1, "validation_tokens": 500},
     "shared_weights": {"epochs": 1, "validation": 0.2, "crop_padding": 1, "flip": False},
+    "hypernetwork": {"epochs": 1, "validation": 200, "crop_padding": 1, "flip": False, "precision": "float32"},
     "shared_language_model": {"epochs": 1, "validation_tokens": 5000, "batch_size": 10},
 }
 SPACE = LayerwiseCNN(layers=2, filters=(4, 8))
+BANKS = MemoryBank(
+    unit=4, max_units=2, width=2, depth=2, groups=(1, 2), max_ops=2, max_kernel=3, child={"stem_kernel": 3}
+)
 
 
 @pytest.mark.parametrize("kind", known_kinds(Estimator))
@@ -35,7 +44,9 @@ def test_conformance(kind):
         space = PickText() if sharing else TextSpace()
         check_estimator(estimator, WorkerContext(space, PythonDocs(limit=2000), seed=0))
     else:
-        check_estimator(estimator, WorkerContext(PickImages() if sharing else SPACE, Digits(), seed=0))
+        space = BANKS if kind == "hypernetwork" else PickImages() if sharing else SPACE
+        check_estimator(estimator, WorkerContext(space, Digits(), seed=0))
+        assert not estimator.check(space)
     assert bool(estimator.check(SPACE)) == sharing, "children that share no weights are refused"
 
 
@@ -64,6 +75,34 @@ def test_shared_weights_are_trained_and_scored(kind, tmp_path):
     assert all(better), (fresh, trained)
     evaluator = estimator.open(context)  # as after a crash
     assert scores(state) == trained
+
+
+def test_a_hypernetwork_is_trained_and_scores(tmp_path):
+    """A few epochs on digits: networks that were never trained are far above chance with generated weights, the score
+    is the same after a crash, and weight sharing without a generator is refused."""
+    assert "generates its children's weights" in Hypernetwork().check(PickImages())[0]
+    estimator = Hypernetwork(**{**SMALL["hypernetwork"], "epochs": 4, "batch_size": 25, "learning_rate": 0.005})
+    context = WorkerContext(BANKS, Digits(), seed=0)
+    evaluator = estimator.open(context)
+    schedule = estimator.phases(Digits().load())
+    assert (schedule.sample, schedule.due(0), schedule.due(99)) == ("random", 4, 4)
+    rng = np.random.default_rng(0)
+    children = []
+    for number in range(5):
+        tokens = BANKS.random(rng)
+        architecture = BANKS.decode(tokens).to_json()
+        children.append(Child(ChildId(0, 0, number), number, tokens, architecture, "", number))
+    state, losses = None, []
+    for phase in range(4):
+        tokens = tuple((BANKS.during(phase / 4).random(rng),) for _ in range(schedule.minibatches))
+        result = evaluator.train_phase(PhaseOrder(phase, tokens, state, str(tmp_path / f"{phase}.safetensors")))
+        state = SharedState(phase, str(tmp_path / f"{phase}.safetensors"), result.sha256)
+        losses.append(result.loss)
+    scores = [evaluator.evaluate(replace(child, shared=state)).metric for child in children]
+    assert losses[-1] < 0.8 * losses[0], losses
+    assert min(scores) > 0.3, scores
+    evaluator = estimator.open(context)
+    assert [evaluator.evaluate(replace(child, shared=state)).metric for child in children] == scores
 
 
 def test_agreement_is_one_exactly_at_the_target():

@@ -6,10 +6,14 @@ from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.testing import check_space
 
+SMALL = {
+    "memory_bank": {"unit": 4, "max_units": 2, "width": 2, "depth": 2, "groups": (1, 2), "max_ops": 2, "max_kernel": 5}
+}
+
 
 @pytest.mark.parametrize("kind", known_kinds(SearchSpace))
 def test_conformance(kind):
-    check_space(find_component(SearchSpace, kind)())
+    check_space(find_component(SearchSpace, kind)(**SMALL.get(kind, {})))
 
 
 @pytest.mark.parametrize("kind", known_kinds(SearchSpace))

@@ -8,6 +8,7 @@ from nas_cluster.cluster.partition import Layout
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.strategies import Strategy
 from nas_cluster.strategies._adam import Adam
+from nas_cluster.strategies.perturb import Perturb
 from nas_cluster.strategies.ppo import PPO
 from nas_cluster.strategies.regularized_evolution import RegularizedEvolution
 from nas_cluster.strategies.reinforce import Reinforce
@@ -22,7 +23,7 @@ def test_conformance(kind):
 
 @pytest.mark.parametrize(
     "strategy",
-    [PPO(ratio="token"), RegularizedEvolution(population=3, tournament=2)],
+    [PPO(ratio="token"), RegularizedEvolution(population=3, tournament=2), Perturb(random=4, perturbed=4)],
     ids=lambda strategy: strategy.kind,
 )
 def test_conformance_with_other_settings(strategy):

@@ -92,6 +92,43 @@ def test_a_step_is_the_usual_optimizers_on_the_mean_of_the_losses(tmp_path):
         assert torch.allclose(a, b, atol=1e-6), name
 
 
+def test_parameters_set_apart_have_settings_of_their_own(tmp_path):
+    """Adam with weight decay on all but the head: torch's own with two groups, also from a file."""
+
+    def two(parts):
+        assert len(parts) == 2
+        return torch.optim.Adam([{"params": [p], "weight_decay": d} for p, d in zip(parts, (0.1, 0.0), strict=True)])
+
+    def fresh():
+        torch.manual_seed(0)
+        return SharedTraining(Operations(), two, torch.device("cpu"), None, apart="head.")
+
+    torch.manual_seed(0)
+    plain = Operations()
+    head = list(plain.head.parameters())
+    optimizer = torch.optim.Adam([{"params": plain.operations.parameters(), "weight_decay": 0.1}, {"params": head}])
+    for phase in range(2):
+        for step, architectures in enumerate(STEPS):
+            optimizer.zero_grad()
+            for p in plain.parameters():
+                p.grad = torch.zeros_like(p)
+            for slot, (operation,) in enumerate(architectures):
+                generator = torch.Generator().manual_seed(100 * phase + 10 * step + slot)
+                images = torch.randn(8, 3, 5, 5, generator=generator)
+                labels = torch.randint(2, (8,), generator=generator)
+                (nn.functional.cross_entropy(plain(images, operation), labels) / 2).backward()
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (1 + step)
+            optimizer.step()
+    shared = fresh()
+    first = train(shared, order_of(0, None, tmp_path))
+    state = SharedState(0, str(tmp_path / "0.safetensors"), first.sha256)
+    second = train(shared, order_of(1, state, tmp_path))
+    assert train(fresh(), order_of(1, state, tmp_path)).digest == second.digest, "moments of both parts are in the file"
+    for (name, a), b in zip(shared.network.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
 def test_a_loss_that_is_not_finite_says_so(tmp_path):
     shared = training()
     with torch.no_grad():

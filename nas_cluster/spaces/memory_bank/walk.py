@@ -1,0 +1,81 @@
+"""A block while its operations are written down one after the other: what the next one may be.
+
+The sampler chooses within these limits; tokens of any other origin, and perturbed architectures, are fitted to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas_cluster.spaces.memory_bank.architecture import BankOp
+from nas_cluster.spaces.memory_bank.sizes import BlockSize
+
+__all__ = ["Walk"]
+
+
+class Walk:
+    """banks: that there are. live: banks that hold something, the first ones. left: slices of the budget."""
+
+    def __init__(self, block: BlockSize, bank_size: int, budget: int) -> None:
+        self.bank_size = bank_size
+        self._step = block.read_step(bank_size)
+        self._cost = self._step * bank_size // block.compression
+        self.banks = block.banks(bank_size)
+        self._most_units = block.most_units(bank_size)
+        self.live = block.live(bank_size)
+        self.left = max(budget, self._cost)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the budget pays another operation."""
+        return self.left >= self._cost
+
+    @property
+    def payable(self) -> int:
+        """The most banks that an operation may read for what is left; they may not all be live."""
+        return self.left // self._cost * self._step
+
+    @property
+    def read_counts(self) -> range:
+        """Numbers of live banks that may be read, whatever is left."""
+        return range(self._step, self.live + 1, self._step)
+
+    @property
+    def unit_choices(self) -> range:
+        """Sizes of an operation's output."""
+        return range(self.bank_size, self._most_units + 1, self.bank_size)
+
+    def pieces(self, units: int) -> int:
+        """Banks that an output fills."""
+        return units // self.bank_size
+
+    def new_banks(self, units: int) -> int:
+        """Empty banks that an output may begin."""
+        return min(self.pieces(units), self.banks - self.live)
+
+    def fit_reads(self, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Of the banks wanted those that are live; too many: the first; too few: and the newest others."""
+        reads = [bank for bank in wanted if bank < self.live]
+        most = min(self.payable, self.read_counts[-1])
+        count = min(max(len(reads) // self._step * self._step, self._step), most)
+        others = [bank for bank in reversed(range(self.live)) if bank not in reads]
+        return tuple(sorted([*reads[:count], *others[: max(0, count - len(reads))]]))
+
+    def fit_units(self, wanted: int) -> int:
+        """The nearest size not above the wanted one."""
+        return max(self.bank_size, min(wanted // self.bank_size * self.bank_size, self._most_units))
+
+    def fit_writes(self, units: int, wanted: Sequence[int]) -> tuple[int, ...]:
+        """Of the banks wanted the live ones, and as many new ones as were empty; at least one for every piece: new
+        ones first, then the newest others."""
+        kept = [bank for bank in wanted if bank < self.live]
+        new = min(len(wanted) - len(kept), self.new_banks(units))
+        missing = max(0, self.pieces(units) - len(kept) - new)
+        more = min(missing, self.new_banks(units) - new)
+        others = [bank for bank in reversed(range(self.live)) if bank not in kept][: missing - more]
+        return tuple(sorted([*kept, *others, *range(self.live, self.live + new + more)]))
+
+    def take(self, op: BankOp) -> None:
+        """The operation is written down."""
+        self.left -= len(op.reads) // self._step * self._cost
+        self.live = max(self.live, op.writes[-1] + 1)
