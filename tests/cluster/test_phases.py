@@ -152,7 +152,7 @@ def real_job(simulated_job, kind, mark, **changes):
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", REAL)
 def test_two_workers_of_real_shared_tensors_lose_one_and_end_the_same(simulated_job, tmp_path, kind):
-    """A search on digits with W=2, over ENAS cells, and over memory banks with a hypernetwork: both workers hold the same
+    """On digits with W=2, over ENAS cells, and over memory banks with a hypernetwork: both workers hold the same
     tensors after every phase (the run stops otherwise), also when one is killed in the middle of one, and the search
     does not notice."""
     mark = tmp_path / "died"
