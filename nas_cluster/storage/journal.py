@@ -20,6 +20,7 @@ from nas_cluster.core.errors import Fenced, RunError, RunStopped
 from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.core.phases import PhaseResult
 from nas_cluster.storage.layout import JOURNAL, LOCK
+from nas_cluster.storage.packing import packed
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SnapshotRow, TrainingRow
 
@@ -252,7 +253,7 @@ class Journal(Queries):
         with self.transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO phases (phase, tokens, planned_at) VALUES (?, ?, ?)",
-                (row.phase, _json(row.tokens), row.planned_at),
+                (row.phase, packed(_json(row.tokens)), row.planned_at),
             )
 
     def phase_done(self, phase: int, path: str, result: PhaseResult, *, finished_at: float) -> None:

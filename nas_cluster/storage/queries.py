@@ -8,6 +8,7 @@ from typing import Any
 
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.core.phases import PhaseResult
+from nas_cluster.storage.packing import unpacked
 from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, PhaseRow, SessionRow, SnapshotRow, TrainingRow
 
 __all__ = ["Queries"]
@@ -158,7 +159,7 @@ class Queries:
 
 
 def _phase(row: sqlite3.Row) -> PhaseRow:
-    tokens = tuple(tuple(tuple(one) for one in step) for step in json.loads(row["tokens"]))
+    tokens = tuple(tuple(tuple(one) for one in step) for step in json.loads(unpacked(row["tokens"])))
     result = None if row["result"] is None else PhaseResult.from_json(json.loads(row["result"]))
     return PhaseRow(**{**dict(row), "tokens": tokens, "result": result})
 

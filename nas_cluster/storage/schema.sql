@@ -69,7 +69,7 @@ CREATE INDEX children_by_reward ON children (reward);
 
 CREATE TABLE phases (             -- in which the workers trained what children share
   phase INTEGER PRIMARY KEY,
-  tokens TEXT NOT NULL,           -- JSON: (steps, architectures of a step, decisions)
+  tokens TEXT NOT NULL,           -- JSON: (steps, architectures of a step, decisions); if long, base64 of zlib (packing.py)
   planned_at REAL NOT NULL,
   path TEXT,                      -- of the shared tensors after it; null until done
   result TEXT,                    -- JSON: loss, digest, seconds, sha256 of the file, details

@@ -1,15 +1,17 @@
-"""Weight sharing whose second worker is killed in the middle of a phase, once."""
+"""Estimators of shared tensors whose second worker is killed in the middle of a phase, once."""
 
 import os
 import signal
 import threading
 from pathlib import Path
 
+from nas_cluster.estimators import Estimator
+from nas_cluster.estimators.hypernetwork import Hypernetwork
 from nas_cluster.estimators.shared_weights import SharedWeights
 
 
-class SharedDying(SharedWeights):
-    """As `shared_weights`; worker 1 is killed shortly after it has begun phase `dies_in`."""
+class Dying(Estimator):
+    """Worker 1 is killed shortly after it has begun phase `dies_in`."""
 
     dies_in: int = -1
     mark: str = ""
@@ -27,3 +29,11 @@ class SharedDying(SharedWeights):
 
         shared.train_phase = train_or_die
         return shared
+
+
+class SharedDying(Dying, SharedWeights):
+    """As `shared_weights`."""
+
+
+class HypernetworkDying(Dying, Hypernetwork):
+    """As `hypernetwork`."""

@@ -127,32 +127,78 @@ def test_runs_killed_between_and_in_phases_end_the_same(simulated_job):
         assert Path(record.phases()[-1].path).exists()
 
 
+BANKS = {"kind": "memory_bank", "unit": 4, "max_units": 2, "width": 2, "depth": 2, "groups": [1, 2], "max_kernel": 3}
+REAL = {
+    "shared_dying:SharedDying": {
+        "estimator": {"epochs": 3, "updates": 2},
+        "space": {"kind": "enas_micro", "nodes": 2, "child": {"layers": 1, "filters": 4}},
+    },
+    "shared_dying:HypernetworkDying": {
+        "estimator": {"epochs": 3, "learning_rate": 0.005},
+        "space": {**BANKS, "max_ops": 2, "hypernet": {"layers": [2, 1]}},
+        "strategy": {"kind": "perturb", "random": 12, "perturbed": 12},
+    },
+}
+
+
+def real_job(simulated_job, kind, mark, **changes):
+    options = {"kind": kind, "batch_size": 16, "validation": 400, "crop_padding": 0, "mark": str(mark)}
+    real = {**REAL[kind], "topology": {"slots": 2}, "budget": {"max_children": 36}}
+    name = changes.pop("name")
+    return simulated_job(name=name, **{**real, "estimator": {**options, **real["estimator"], **changes}})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_two_workers_of_real_shared_weights_lose_one_and_end_the_same(simulated_job, tmp_path):
-    """A search over ENAS cells on digits with W=2: both workers hold the same tensors after every phase (the run stops
-    otherwise), also when one is killed in the middle of one, and the search does not notice."""
-    estimator = {
-        "kind": "shared_dying:SharedDying",
-        "epochs": 3,
-        "updates": 2,
-        "batch_size": 16,
-        "validation": 400,
-        "crop_padding": 0,
-        "mark": str(tmp_path / "died"),
-    }
-    changes = {
-        "space": {"kind": "enas_micro", "nodes": 2, "child": {"layers": 1, "filters": 4}},
-        "topology": {"slots": 2},
-        "budget": {"max_children": 36},
-    }
-    outcome, whole = search(simulated_job(name="whole", estimator=estimator, **changes))
+@pytest.mark.parametrize("kind", REAL)
+def test_two_workers_of_real_shared_tensors_lose_one_and_end_the_same(simulated_job, tmp_path, kind):
+    """On digits with W=2, over ENAS cells, and over memory banks with a hypernetwork: both workers hold the same
+    tensors after every phase (the run stops otherwise), also when one is killed in the middle of one, and the search
+    does not notice."""
+    mark = tmp_path / "died"
+    outcome, whole = search(real_job(simulated_job, kind, mark, name="whole"))
     assert outcome.ended == "done"
-    assert not (tmp_path / "died").exists()
-    outcome, broken = search(simulated_job(name="broken", estimator={**estimator, "dies_in": 1}, **changes))
+    assert not mark.exists()
+    outcome, broken = search(real_job(simulated_job, kind, mark, name="broken", dies_in=1))
     assert outcome.ended == "done"
-    assert (tmp_path / "died").exists()
+    assert mark.exists()
     assert [e.detail["phase"] for e in broken.events() if e.kind == "group_restarted"] == [1]
     assert [row.result.digest for row in broken.phases()] == [row.result.digest for row in whole.phases()]
     assert len({row.result.digest for row in whole.phases()}) == 3
+    assert trace(broken) == trace(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_hypernetwork_search_killed_in_every_part_ends_the_same(simulated_job, tmp_path):
+    """The driver is killed as soon as a phase is planned, is over, and when children of each part of the search are
+    done: all phases come before the first child, and nothing is trained, drawn or counted anew."""
+    kind = "shared_dying:HypernetworkDying"
+    _, whole = search(real_job(simulated_job, kind, tmp_path / "never", name="whole"))
+    assert len(whole.phases()) == 3
+    assert all(row.started_at >= whole.phases()[-1].finished_at for row in whole.children() if row.done)
+    config = real_job(simulated_job, kind, tmp_path / "never", name="broken")
+    directory = f"{config.storage_path}/{config.name}"
+
+    def reached(*, planned=0, over=0, done=0):
+        try:
+            record = job.load_run(directory)
+            phases = record.phases()
+            finished = sum(row.result is not None for row in phases)
+            return len(phases) >= planned and finished >= over and record.counts()["done"] >= done
+        except Exception:  # the run is being made
+            return False
+
+    for until in ({"planned": 1}, {"over": 1}, {"planned": 3}, {"over": 3}, {"done": 7}, {"done": 19}, {"done": 31}):
+        process = FORK.Process(target=session, args=(config,))
+        process.start()
+        while process.is_alive() and not reached(**until):
+            process.join(0.02)
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    outcome, broken = search(config)
+    assert outcome.ended == "done"
+    assert [row.tokens for row in broken.phases()] == [row.tokens for row in whole.phases()]
+    assert [row.result.digest for row in broken.phases()] == [row.result.digest for row in whole.phases()]
     assert trace(broken) == trace(whole)

@@ -288,7 +288,7 @@ def test_random_architectures_are_those_of_the_released_sampler():
 
 def test_reads_are_as_many_as_the_budget_pays_and_sizes_follow_them():
     """How many banks are read is even over all that are live; outputs are most often as large as what is read."""
-    space = MemoryBank(bank_sizes=(2,), depth=200)
+    space = MemoryBank(bank_sizes=(2,), max_ops=1)
     rng = np.random.default_rng(0)
     first = [space.decode(space.random(rng)).blocks[0].ops[0] for _ in range(300)]
     counts = np.bincount([len(one.reads) for one in first], minlength=5)[1:]
@@ -353,7 +353,7 @@ def test_what_does_not_fit_is_named():
             space.encode(network_of(*ops, bank_size=bank_size))
         return str(error.value)
 
-    assert "operation 1: reads [0, 5], what would fit is [0, 2]" in wrong(good, op((0, 5), (0,), 4))
+    assert "operation 1: reads [0, 5], what would fit is [0]" in wrong(good, op((0, 5), (0,), 4))
     assert "operation 0: writes [4], what would fit is [2]" in wrong(op((0,), (4,), 4))
     assert "units 9 is not among" in wrong(op((0,), (0,), 9))
     assert "bank size 3 is not among" in wrong(good, bank_size=9).replace("9", "3", 1)
@@ -390,7 +390,7 @@ def test_200_networks_with_generated_weights_equal_children_with_the_same_tensor
 def test_more_banks_than_a_decision_selects_from():
     space = tiny(width=20, max_units=2)
     assert space.block_sizes[2].banks(1) > 62
-    assert {d.options for d in space.decisions() if d.head == "skips"} == {60, 62, 2 * 20 * 2 * 2 % 62, 18}
+    assert {d.options for d in space.decisions() if d.head == "skips"} == {62, 120 - 62, 140 - 124, 160 - 124}
     rng = np.random.default_rng(0)
     for _ in range(5):
         tokens = space.random(rng)
