@@ -48,12 +48,15 @@ _TAIL_BYTES = 20_000
 
 def jobs_of(run: str, address: str | None) -> Jobs | None:
     """The cluster on which `run` is a job's name; None when it is a folder here."""
-    known = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
-    if address is None and (known is None or (Path(run) / JOURNAL).exists()):
+    if address is None and (not _address_in_environment() or (Path(run) / JOURNAL).exists()):
         return None
     from nas_cluster.cluster.ray_jobs import Jobs  # importing ray takes a second
 
     return Jobs(address)
+
+
+def _address_in_environment() -> str | None:
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
 
 
 @click.command()
@@ -105,17 +108,18 @@ def watch_start(jobs: Jobs, started: Job, follow: bool) -> None:
 
 
 @click.command("list")
-@click.argument("storage", default="runs", type=click.Path(path_type=Path))
+@click.argument("storage", required=False, type=click.Path(path_type=Path))
 @ADDRESS
 @JSON
-def list_runs(storage: Path, address: str | None, as_json: bool) -> None:
-    """The runs in the folder STORAGE, or with --address those submitted to a cluster."""
-    if address is not None:
+def list_runs(storage: Path | None, address: str | None, as_json: bool) -> None:
+    """The runs in the folder STORAGE (runs), or those submitted to the cluster at --address or RAY_ADDRESS."""
+    if storage is None and (address or _address_in_environment()):
         from nas_cluster.cluster.ray_jobs import Jobs
 
         found = Jobs(address).newest()
         click.echo(json.dumps([job_json(one) for one in found], indent=2) if as_json else jobs_text(found), nl=as_json)
         return
+    storage = storage or Path("runs")
     if not storage.is_dir():
         raise RunError(f"{storage}: no such folder; runs are in a config's storage_path")
     records = [job.load_run(path.parent) for path in sorted(storage.glob(f"*/{JOURNAL}"))]

@@ -15,7 +15,7 @@ from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides
 from nas_cluster.doctor import check_storage
 from nas_cluster.retrain import retrain as retrain_chosen
-from nas_cluster.storage.layout import run_directory
+from nas_cluster.storage.layout import is_remote, run_directory
 
 __all__ = ["resume", "retrain", "run"]
 
@@ -59,7 +59,6 @@ def resume(run: str, overrides: tuple[str, ...], local: bool, address: str | Non
 
 
 def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
-    directory = run_directory(config.storage_path, config.name)
     with ProgressView(config.name) as view:
         outcome = job.execute(
             config,
@@ -67,26 +66,28 @@ def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
-    _say_outcome(config, outcome, directory, by_name=by_name)
+    _say_outcome(outcome, config, by_name=by_name)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _say_outcome(config: JobConfig, outcome: Outcome, directory: Path, *, by_name: bool) -> None:
-    """How it ended and how to go on; a job of a cluster has a name and not a folder."""
+def _say_outcome(outcome: Outcome, config: JobConfig, *, by_name: bool) -> None:
+    """How it ended, where it is, how to go on: a job of a cluster by its name, a run of this machine by its folder."""
+    directory = run_directory(config.storage_path, config.name)
     if directory.is_relative_to(Path.cwd()):
         directory = directory.relative_to(Path.cwd())
+    where = f"{config.storage_path.rstrip('/')}/{config.name}" if is_remote(config.storage_path) else directory
     done = outcome.progress.children_done
     if outcome.ended == "done":
-        click.echo(f"done: {done} children in {directory}")
+        click.echo(f"done: {done} children in {where}")
         if config.correlate is not None:
             from nas_cluster.report.correlation import correlation_of  # scipy
 
             click.echo(f"correlate: {correlation_of(job.load_run(directory).trainings())}")
         click.echo(f"look: nas-cluster top {directory} · nas-cluster report {directory}")
     else:
-        click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {directory}", err=True)
+        click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {where}", err=True)
         click.echo(f"continue: nas-cluster resume {config.name if by_name else directory}", err=True)
 
 

@@ -138,7 +138,7 @@ def job_json(job: Job) -> dict[str, Any]:
         "job": job.job_id,
         "status": job.status,
         "exit_code": job.code if job.ended else None,
-        "resumable": job.ended and job.status != "SUCCEEDED",
+        "resumable": job.resumable,
         "started_at": job.started_at,
         "ended_at": job.ended_at,
         "storage_path": job.metadata.get("storage_path"),
@@ -147,7 +147,7 @@ def job_json(job: Job) -> dict[str, Any]:
 
 def job_text(job: Job, progress: str | None) -> str:
     """The same for people."""
-    again = f" · continue: nas-cluster resume {job.run}" if job.ended and job.status != "SUCCEEDED" else ""
+    again = f" · continue: nas-cluster resume {job.run}" if job.resumable else ""
     code = f", exit code {job.code}" if job.ended else ""
     lines = [
         ("run", job.run),

@@ -59,6 +59,11 @@ class Job:
             return _STOPPED
         return self.exit_code if self.exit_code is not None else int(self.status != "SUCCEEDED")
 
+    @property
+    def resumable(self) -> bool:
+        """Whether it is over before the run is; what was refused (2) would be again."""
+        return self.ended and self.code not in (0, 2)
+
 
 class Jobs:
     """The jobs of the cluster at `address` (http://HEAD:8265); None: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or the one on
@@ -67,7 +72,7 @@ class Jobs:
     def __init__(self, address: str | None = None) -> None:
         use_available_token()
         logging.getLogger("ray").setLevel(logging.ERROR)
-        for name in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         if address is not None:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers the environment to what it is told

@@ -57,6 +57,8 @@ from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.estimators import Estimator
 
 class Chatty(Estimator):
+    def reward_of(self, metric):
+        return metric
     uses_data = False
     def open(self, context):
         return self

@@ -19,7 +19,7 @@ import pytest
 from nas_cluster import job
 from nas_cluster.config.loading import write_yaml
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 SPACE = """
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
@@ -27,7 +27,7 @@ from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
 class Mine(LayerwiseCNN):
     pass
 """
-PATIENCE = 300.0
+PATIENCE = 600.0
 
 
 def free_ports(count):
