@@ -6,16 +6,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nas_cluster.cluster.partition import Layout
+from nas_cluster.core.component import build_component
 from nas_cluster.core.decisions import DecisionSpec
 from nas_cluster.core.errors import ConfigError, InvalidArchitecture
 from nas_cluster.core.task import ImageTask
 from nas_cluster.report.drawing import layers_of
+from nas_cluster.spaces import SearchSpace
 from nas_cluster.spaces.memory_bank import MemoryBank
 from nas_cluster.spaces.memory_bank.architecture import BankArchitecture, BankBlock, BankOp, Convolution
 from nas_cluster.spaces.memory_bank.encoding import channels_of, condition
 from nas_cluster.spaces.memory_bank.hypernet import pack
-from nas_cluster.spaces.memory_bank.network import run_op
-from nas_cluster.spaces.memory_bank.plan import NetworkPlan
+from nas_cluster.spaces.memory_bank.network import run_block, run_op
+from nas_cluster.spaces.memory_bank.plan import NetworkPlan, middle_channels
+from nas_cluster.strategies.regularized_evolution import RegularizedEvolution
+from nas_cluster.strategies.reinforce import Reinforce
 from nas_cluster.testing import check_shared, check_space
 
 CIFAR = ImageTask(32, 32, 3, 10)
@@ -152,15 +157,11 @@ def test_one_bank_read_and_written_is_a_residual_network():
         inside = F.relu(F.conv2d(expected, part.reduce))
         inside = F.conv2d(inside, part.weights["0"], padding=1)
         expected = expected + F.conv2d(F.relu(inside), part.weights["1"], padding=1)
-    from nas_cluster.spaces.memory_bank.network import _run_block
-
-    assert torch.allclose(_run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), expected)
+    assert torch.allclose(run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), expected)
 
 
 def test_reading_all_and_writing_anew_is_a_dense_network():
     """F-S7."""
-    from nas_cluster.spaces.memory_bank.network import _run_block
-
     space = MemoryBank()
     architecture = MemoryBank.named()["densenet"]
     child = space.scaled({"norm": "none"}).build_child(architecture, TASK)
@@ -169,7 +170,7 @@ def test_reading_all_and_writing_anew_is_a_dense_network():
     for part in child.blocks[0]:
         y = F.conv2d(F.relu(F.conv2d(features, part.reduce)), part.weights["0"], padding=1)
         features = torch.cat([features, y], 1)
-    assert torch.allclose(_run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), features)
+    assert torch.allclose(run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), features)
     assert features.shape[1] == 64 + 7 * 16
 
 
@@ -211,9 +212,7 @@ def test_paths_of_an_operation(mask, formula):
 )
 def test_outputs_of_the_1x1_convolution(options, expected):
     """Section B.3: by the release's rule, SMASHv1's and SMASHv2's; here no more than there are columns."""
-    from nas_cluster.spaces.memory_bank.plan import _middle
-
-    assert {sizes: _middle(MemoryBank(**options), *sizes) for sizes in expected} == expected
+    assert {sizes: middle_channels(MemoryBank(**options), *sizes) for sizes in expected} == expected
 
 
 def test_dilations_keep_the_extent_within_nine():
@@ -452,6 +451,26 @@ def test_drawing_of_banks():
     assert space.summary(space.named()["resnet"]) == "1·64 6 ops / 1·64 6 ops / 1·64 6 ops"
 
 
+@pytest.mark.parametrize(
+    "strategy", [Reinforce(), RegularizedEvolution(population=2, tournament=2)], ids=lambda strategy: strategy.kind
+)
+def test_any_strategy_searches_it(strategy):
+    """A controller samples tokens of any kind; evolution begins with the sampler's. All are architectures."""
+    space = tiny()
+    spec = space.decisions()
+    tensors = strategy.initial_weights(spec, 1)
+    weights = Layout.of(tensors).flatten(tensors)
+    proposer, state = strategy.proposer(spec), strategy.initial_state()
+    for seed in range(2):
+        proposal = proposer.propose(weights, state, spec, 3, seed)
+        for tokens in proposal.tokens:
+            architecture = space.decode(tokens)
+            assert space.decode(space.encode(architecture)) == architecture
+        gradient = proposer.gradient(weights, state, spec, proposal, [0.1, 0.5, 0.3])
+        assert np.isfinite(gradient.vector).all()
+        state = strategy.observe(state, proposal.tokens, [0.1, 0.5, 0.3])
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
@@ -466,9 +485,6 @@ def test_drawing_of_banks():
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
-    from nas_cluster.core.component import build_component
-    from nas_cluster.spaces import SearchSpace
-
     with pytest.raises(ConfigError, match=message):
         build_component(SearchSpace, {"kind": "memory_bank", **options}, where="space")
 

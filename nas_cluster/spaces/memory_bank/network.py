@@ -16,7 +16,7 @@ from nas_cluster.nn.concatenate import concatenate
 from nas_cluster.nn.pooling import global_average
 from nas_cluster.spaces.memory_bank.plan import BlockPlan, NetworkPlan, OpPlan
 
-__all__ = ["Map", "Parts", "run_network", "run_op"]
+__all__ = ["Map", "Parts", "run_block", "run_network", "run_op"]
 
 Map = Callable[[Tensor], Tensor]
 
@@ -41,14 +41,14 @@ def run_network(plan: NetworkPlan, parts: Parts, images: Tensor) -> Tensor:
     a quarter of the cost."""
     x = parts.stem(images)
     for number, block in enumerate(plan.blocks):
-        x = _run_block(block, parts.ops[number], x)
+        x = run_block(block, parts.ops[number], x)
         if number < len(parts.transitions):
             norm, convolution = parts.transitions[number]
             x = convolution(F.avg_pool2d(F.relu(norm(x)), 2))
     return parts.classifier(global_average(F.relu(parts.norm(x))))
 
 
-def _run_block(block: BlockPlan, ops: Sequence[Map], x: Tensor) -> Tensor:
+def run_block(block: BlockPlan, ops: Sequence[Map], x: Tensor) -> Tensor:
     """The input is split over the first banks; every operation's output is added to the banks it writes; at the end all
     banks are concatenated."""
     banks: list[Tensor | None] = [*torch.split(x, block.bank, 1), *[None] * (block.banks - block.live)]

@@ -10,7 +10,7 @@ from nas_cluster.spaces.memory_bank.architecture import BankArchitecture, BankOp
 if TYPE_CHECKING:
     from nas_cluster.spaces.memory_bank.space import MemoryBank
 
-__all__ = ["BlockPlan", "ConvolutionPlan", "NetworkPlan", "OpPlan"]
+__all__ = ["BlockPlan", "ConvolutionPlan", "NetworkPlan", "OpPlan", "middle_channels"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class NetworkPlan:
 
 def _plan_op(space: MemoryBank, op: BankOp, bank_size: int, first: int, past: int) -> OpPlan:
     inputs, outputs = len(op.reads) * bank_size * space.unit, op.units * space.unit
-    middle = _middle(space, inputs, outputs)
+    middle = middle_channels(space, inputs, outputs)
     plans = tuple(
         None if convolution is None else ConvolutionPlan(convolution, outputs if place % 2 else middle, outputs)
         for place, convolution in enumerate(op.convolutions)
@@ -90,7 +90,7 @@ def _plan_op(space: MemoryBank, op: BankOp, bank_size: int, first: int, past: in
     return OpPlan(op, inputs, middle, outputs, op.units // bank_size, (first, past), plans)
 
 
-def _middle(space: MemoryBank, inputs: int, outputs: int) -> int:
+def middle_channels(space: MemoryBank, inputs: int, outputs: int) -> int:
     """n_b: by the space's rule, no more than the generated matrix and the free convolutions have room for."""
     most = space.bottleneck * outputs
     if space.bottleneck_rule == "constant":
