@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from nas_cluster import __version__
+from nas_cluster.cli.chaos import chaos
 from nas_cluster.cli.look import plan, report, schema, show, status, top
 from nas_cluster.cli.search import resume, retrain, run
 from nas_cluster.core.errors import RunStopped, UserError
@@ -42,7 +43,7 @@ def commands() -> None:
     """Neural architecture search as a job on a Ray cluster."""
 
 
-for command in (run, resume, status, top, plan, show, report, retrain, schema):
+for command in (run, resume, status, top, plan, show, report, retrain, schema, chaos):
     commands.add_command(command)
 
 

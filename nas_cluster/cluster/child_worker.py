@@ -161,6 +161,15 @@ class ChildWorker:
             self._process.kill()
             self._process = None
 
+    def kill(self) -> bool:
+        """End the child process whatever it is at, from any thread; the worker notices as if it had died. False when
+        there is none."""
+        process = self._process
+        if process is None:
+            return False
+        process.kill_group()
+        return True
+
     def _warm_process(self) -> _ChildProcess:
         if self._process is None:
             gpu = self._config.topology.resources.GPU > 0
@@ -269,10 +278,14 @@ class _ChildProcess:
 
     def kill(self) -> None:
         """End the process and everything it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill_group()
         self._process.wait(10)
         self._close_pipes()
+
+    def kill_group(self) -> None:
+        """Only send the signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _close_pipes(self) -> None:
         with contextlib.suppress(BrokenPipeError):

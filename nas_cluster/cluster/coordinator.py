@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.seeds import stream
-from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.journal import Journal, StorageFull
 from nas_cluster.storage.rows import Arm, BatchRow, ChildRow
 from nas_cluster.strategies import Proposal
 
@@ -64,7 +65,7 @@ class Coordinator:
         self._journal = Journal.open(directory)
         if self._journal.config != config.to_dict():
             self._journal.set_config(config.to_dict(), reason="continued with another config")
-        self._commit = GroupCommit(self._journal)
+        self._commit = GroupCommit(self._journal, self._on_full)
         self._tally = Tally(config, self._journal, directory, clock)
         self._snapshots = Snapshots(config, self._journal, directory)
         self._pool = ChildPool(
@@ -86,6 +87,7 @@ class Coordinator:
         self._shards: list[ShardClient] = []
         self._stopping: str | None = None
         self._failure: BaseException | None = None
+        self._paused_at = 0.0
         self._admissions = make_admissions(config, self._journal, self._over)
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -116,6 +118,7 @@ class Coordinator:
         """Admit no more children, drop those in flight (a resumed run trains them), and let every waiter go."""
         if self._stopping is None:
             self._stopping = reason
+            self._commit.give_up()
             await self._pool.close()
             await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
             async with self._minibatch_over:
@@ -127,13 +130,16 @@ class Coordinator:
         for task in self._background:
             task.cancel()
         if self._shards:
-            await self._snapshots.take(self._shards)
+            with suppress(StorageFull):  # the journal has what the snapshot would have saved
+                await self._snapshots.take(self._shards)
         if self._stopping is not None and ended == "done":
             ended = "failed" if self._failure else "stopped"
         progress = await self.progress()
         self._tally.close()
-        self._journal.heartbeat(self._tally.session_seconds)
-        self._journal.close(ended)
+        with suppress(StorageFull):
+            self._journal.heartbeat(self._tally.session_seconds)
+            self._journal.close(ended)
+        self._journal.close()
         if self._shards:
             await self._snapshots.mirror()
         return Outcome(ended, self._stopping or "the budget is used", progress)
@@ -378,7 +384,8 @@ class Coordinator:
         if epoch == self._config.strategy.learning_epochs - 1:
             await self._close_minibatch(replica, update)
         self._tally.update_applied(min(r.version for r in receipts), staleness, scalars)
-        await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
+        with suppress(StorageFull):  # a later one will do
+            await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
 
     # -- for people ----------------------------------------------------------------------------------------------------
 
@@ -388,7 +395,18 @@ class Coordinator:
 
     def _note(self, kind: str, detail: Mapping[str, Any]) -> None:
         self._tally.last_event = f"{kind}: " + ", ".join(f"{key} {value}" for key, value in detail.items())
-        self._journal.event(kind, **detail)
+        try:
+            self._journal.event(kind, **detail)
+        except StorageFull:
+            self._spawn_task(self._commit(lambda: self._journal.event(kind, **detail)))
+
+    def _on_full(self, reason: str | None) -> None:
+        """The disk is full: everything waits for the next commit, children in flight go on. Or it has room again."""
+        if reason is not None:
+            self._paused_at = self._clock.monotonic()
+            self._tally.last_event = f"paused until there is room on the disk: {reason}"
+        else:
+            self._note("disk_was_full", {"seconds": round(self._clock.monotonic() - self._paused_at, 1)})
 
     async def progress(self) -> Progress:
         """How the run stands."""

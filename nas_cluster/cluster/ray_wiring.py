@@ -2,26 +2,33 @@
 
 One actor class, `Host`, carries any number of plain objects and forwards calls to them; so the parts need no decorator,
 and `replicas_per_actor` or `shards_per_actor` is only a question of how many go into one host. Ray's own retries and
-restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours.
+restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours. So is
+noticing a loss that nobody tells Ray of: every host holds a lease (`lease.py`), renewed by the process that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
+import signal
 import socket
+import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
+from nas_cluster.cluster.lease import Lease, Unanswered, until_lost
 from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaClient, ShardClient, WorkerClient
 from nas_cluster.cluster.parameter_server import ParameterServer
 from nas_cluster.cluster.replica import Servers
@@ -30,8 +37,9 @@ from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.storage.record import RunRecord
 
-__all__ = ["RayWiring"]
+__all__ = ["RayTargets", "RayWiring"]
 
 _CONNECT_SECONDS = 5.0
 _INLINE_BYTES = 1 << 20
@@ -45,21 +53,53 @@ class Host:
     def __init__(self, factories: Sequence[Callable[[], Any]]) -> None:
         self._factories = factories
         self._parts: list[Any] = []
+        self._lease = Lease(self._end)
 
     async def call(self, part: int, method: str, *arguments: Any) -> Any:
         """Call a method of one part."""
-        if not self._parts:
-            self._parts = [factory() for factory in self._factories]
+        await self.open()
         result = getattr(self._parts[part], method)(*arguments)
         return await result if inspect.isawaitable(result) else result
 
+    async def open(self) -> None:
+        """Make the parts, which may import for seconds: only after that is silence a sign."""
+        if not self._parts:
+            self._parts = [factory() for factory in self._factories]
+
+    async def beat(self) -> None:
+        """The owner is there. Answered in a thread of its own, whatever the parts are at."""
+        self._lease.renew()
+
+    async def die(self) -> None:
+        """`kill -9` of this process, for the fault injector; in the same thread."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def node(self) -> str:
+        """The id of the node it is on; in the same thread."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def _end(self) -> None:
+        """Nobody owns these parts any more."""
+        for part in self._parts:
+            if isinstance(part, ChildWorker):
+                part.kill()
+        os._exit(1)
+
 
 class Remote:
-    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves."""
+    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves.
 
-    def __init__(self, host: Any, part: int) -> None:
+    watched: whether this process renews the host's lease, and takes the host for lost when it does not answer.
+    """
+
+    def __init__(self, host: Any, part: int, *, watched: bool = True) -> None:
         self._host = host
         self._part = part
+        self._watched = watched
+
+    def unwatched(self) -> Remote:
+        """The same part for a process that leaves it to others to notice a loss."""
+        return Remote(self._host, self._part, watched=False)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("_"):
@@ -67,13 +107,60 @@ class Remote:
         return partial(self._call, method)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
+        lost = await _watch(self._host) if self._watched else None
+        answer = asyncio.ensure_future(_answer(self._host.call.remote(self._part, method, *arguments)))
         try:
-            return await self._host.call.remote(self._part, method, *arguments)
-        except RayActorError as error:
-            raise PartLost(str(error).splitlines()[0]) from error
-        except RayTaskError as error:
-            cause = error.cause
-            raise (cause if isinstance(cause, Exception) else error) from error
+            await asyncio.wait([answer] if lost is None else [answer, lost], return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and lost is not None:
+                raise PartLost(lost.result())
+        finally:
+            answer.cancel()
+        return answer.result()
+
+
+async def _answer(call: Any) -> Any:
+    """A call's result. Raises PartLost when the host is gone, and what the part raised."""
+    try:
+        return await call
+    except RayActorError as error:
+        raise PartLost(_first_line(error)) from error
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
+
+
+_WATCHED: dict[Any, asyncio.Task[str]] = {}
+"""The hosts whose leases this process renews: a task that ends, with the reason, when the host is lost."""
+
+
+async def _watch(host: Any) -> asyncio.Task[str]:
+    """Renew a host's lease from now on, once its parts are made."""
+    if host._actor_id not in _WATCHED:
+        await _answer(host.open.remote())
+        _WATCHED.setdefault(host._actor_id, asyncio.ensure_future(_until_lost(host)))
+    return _WATCHED[host._actor_id]
+
+
+async def _until_lost(host: Any) -> str:
+    async def beat() -> None:
+        try:
+            await host.beat.options(concurrency_group="lease").remote()
+        except ActorUnavailableError as error:
+            raise Unanswered from error
+
+    try:
+        reason = await until_lost(beat)
+    except RayActorError as error:
+        return _first_line(error)
+    await asyncio.to_thread(ray.kill, host, no_restart=True)  # it may only be deaf, and hold a card
+    return reason
+
+
+def _end_host(host: Any) -> None:
+    watch = _WATCHED.pop(host._actor_id, None)
+    if watch is not None:
+        watch.cancel()
+    ray.kill(host, no_restart=True)
 
 
 class RayWorker(Remote):
@@ -81,7 +168,7 @@ class RayWorker(Remote):
 
     async def close(self) -> None:
         """End the worker's process, and with it the child's."""
-        ray.kill(self._host, no_restart=True)
+        _end_host(self._host)
 
 
 class BatchedRayWorker(RayWorker):
@@ -139,6 +226,7 @@ class RayWiring:
         self._hosts: list[Any] = []
         self._learners: list[Any] = []
         self._started_ray = False
+        self._run = ""
 
     def connect(self) -> None:
         """Make sure that this process is connected to a Ray cluster."""
@@ -175,8 +263,10 @@ class RayWiring:
             capacity=self.capacity(config),
             wanted=topology.controller_replicas * topology.children_per_replica,
         )
+        self._run = _run_of(directory)
         factory = partial(_make_coordinator, config.to_dict(), directory, shape.workers, shape.slots_per_worker)
-        host = self._host([factory], {"num_cpus": 0, "resources": _this_node()})
+        options = {"num_cpus": 0, "resources": _this_node(), "name": _host_name(self._run, "coordinator", 0)}
+        host = self._host([factory], options)
         self._hosts.append(host)
         coordinator = Remote(host, 0)
         await coordinator._call("progress")  # a run that cannot be opened says so here
@@ -185,20 +275,20 @@ class RayWiring:
     async def start_shards(self, config: JobConfig) -> Sequence[ShardClient]:
         """S empty shards, `shards_per_actor` to a process; they take no CPU from children."""
         make = partial(_make_shard, config.to_dict())
-        return await self._spread([make] * config.topology.parameter_shards, config.topology.shards_per_actor)
+        return await self._spread("shard", [make] * config.topology.parameter_shards, config.topology.shards_per_actor)
 
     async def start_replicas(
         self, config: JobConfig, indices: Sequence[int], shards: Sequence[ShardClient], coordinator: CoordinatorClient
     ) -> Sequence[ReplicaClient]:
         """One replica per index, `replicas_per_actor` to a process."""
         factories = [partial(_make_replica, config.to_dict(), index, list(shards), coordinator) for index in indices]
-        return await self._spread(factories, config.topology.replicas_per_actor)
+        return await self._spread("replica", factories, config.topology.replicas_per_actor)
 
-    async def _spread(self, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
+    async def _spread(self, role: str, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
         clients: list[Any] = []
         for start in range(0, len(factories), per_host):
             group = factories[start : start + per_host]
-            host = self._host(group, {"num_cpus": 0})
+            host = self._host(group, {"num_cpus": 0, "name": _host_name(self._run, role, start)})
             self._learners.append(host)
             clients += [Remote(host, part) for part in range(len(group))]
         return clients
@@ -206,7 +296,7 @@ class RayWiring:
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""
         for host in self._learners:
-            ray.kill(host, no_restart=True)
+            _end_host(host)
         self._learners.clear()
 
     async def spawn_worker(self, config: JobConfig, directory: Path, index: int, *, test: bool) -> WorkerClient:
@@ -228,7 +318,7 @@ class RayWiring:
         """End all actors, and Ray if it was started or joined here."""
         await self.end_learners()
         for host in self._hosts:
-            ray.kill(host, no_restart=True)
+            _end_host(host)
         self._hosts.clear()
         if self._started_ray:
             await asyncio.to_thread(ray.shutdown)
@@ -236,6 +326,79 @@ class RayWiring:
 
     def _host(self, factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
         return _start_host(factories, options)
+
+
+class RayTargets:
+    """What the fault injector reaches of the run in `directory`, on the cluster at RAY_ADDRESS."""
+
+    def __init__(self, directory: Path) -> None:
+        self._run = _run_of(directory)
+        self._wiring = RayWiring()
+
+    def __enter__(self) -> Self:
+        self._wiring.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run(self._wiring.close())
+
+    def parts(self, role: str) -> list[str]:
+        """Names of the run's live processes in this role."""
+        names = [name.split("/") for name in ray.util.list_named_actors()]
+        return [name[1] for name in names if name[0] == self._run and name[1].rpartition("-")[0] == role]
+
+    def nodes(self) -> list[str]:
+        """Live nodes without the head, the coordinator's and this one."""
+        kept = {ray.get_runtime_context().get_node_id()}
+        for coordinator in self.parts("coordinator"):
+            host = self._host(coordinator)
+            if host is not None:
+                kept.add(_within_seconds(host.node.options(concurrency_group="lease").remote()))
+        nodes = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" not in node["Resources"]]
+        return [node["NodeID"] for node in nodes if node["NodeID"] not in kept]
+
+    def kill(self, part: str) -> None:
+        """`kill -9` of a process."""
+        host = self._host(part)
+        if host is not None:
+            host.die.options(concurrency_group="lease").remote()
+
+    def kill_child(self, worker: str) -> bool:
+        """`kill -9` of the process in which a worker trains children; False when it has none."""
+        host = self._host(worker)
+        return host is not None and bool(_within_seconds(host.call.remote(0, "kill")))
+
+    def drain(self, node: str) -> None:
+        """Tell a node that it will be taken away in 30 s."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--node-id", node]
+        command += ["--address", ray.get_runtime_context().gcs_address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+        command += ["--reason-message", "fault injector", "--deadline-remaining-seconds", "30"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+    def stop(self, node: str) -> None:
+        """`kill -9` of the node's raylet, which its other processes do not outlive."""
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        ray.remote(_kill_raylet).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
+
+    def _host(self, part: str) -> Any:
+        """The actor of this part, or None when it is gone by now."""
+        for name in ray.util.list_named_actors():
+            if name.startswith(f"{self._run}/{part}/"):
+                with contextlib.suppress(ValueError):
+                    return ray.get_actor(name)
+        return None
+
+
+def _within_seconds(answer: Any) -> Any:
+    """The answer, or None when there is none soon."""
+    try:
+        return ray.get(answer, timeout=_CONNECT_SECONDS)
+    except (RayActorError, GetTimeoutError):
+        return None
+
+
+def _kill_raylet() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
 
 
 def _check_answers(address: str) -> None:
@@ -250,8 +413,19 @@ def _check_answers(address: str) -> None:
 
 
 def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
-    actor = ray.remote(Host).options(max_restarts=0, max_task_retries=0, max_concurrency=10_000, **options)
-    return actor.remote(list(factories))
+    actor = ray.remote(concurrency_groups={"lease": 4})(Host)
+    options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 10_000, **options}
+    return actor.options(**options).remote(list(factories))
+
+
+def _run_of(directory: Path) -> str:
+    """Short for a run, unique in a cluster."""
+    return RunRecord.open(directory).run_id[:12]
+
+
+def _host_name(run: str, role: str, index: int) -> str:
+    """RUN/ROLE-INDEX/UNIQUE: by the first two the fault injector finds a process, the last lets a new one take over."""
+    return f"{run}/{role}-{index}/{uuid.uuid4().hex[:8]}"
 
 
 def _this_node() -> dict[str, float]:
@@ -280,7 +454,9 @@ def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slo
 def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index: int) -> WorkerClient:
     job = JobConfig.from_dict(config)
     resources, shared = job.topology.resources, job.estimator.shares_process
-    options = {"num_cpus": 0} if shared else {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
+    options: dict[str, Any] = {"name": _host_name(_run_of(directory), "worker", index), "num_cpus": 0}
+    if not shared:
+        options |= {"num_cpus": resources.CPU, "num_gpus": resources.GPU}
     factory = partial(_make_worker, config, directory, index, test)
     client = BatchedRayWorker if shared else RayWorker
     return client(_start_host([factory], options), 0)
@@ -297,4 +473,6 @@ def _make_shard(config: dict[str, Any]) -> ParameterServer:
 
 
 def _make_replica(config: dict[str, Any], index: int, shards: list[Any], coordinator: Any) -> Any:
-    return make_replica(JobConfig.from_dict(config), index, Servers(shards), coordinator)
+    """Whether shards and the coordinator live is the supervisor's business, which ends replicas when one does not."""
+    servers = Servers([shard.unwatched() for shard in shards])
+    return make_replica(JobConfig.from_dict(config), index, servers, coordinator.unwatched())
