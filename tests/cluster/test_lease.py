@@ -59,30 +59,43 @@ def test_the_lease_of_a_part_nobody_has_asked_for_never_lapses():
     assert lease._renewed is None
 
 
-class FastClock(SystemClock):
-    """A second takes a millisecond."""
+class Owner(SystemClock):
+    """Time passes only while the owner sleeps."""
+
+    time = 0.0
 
     def monotonic(self):
-        return super().monotonic() * 1000
+        return self.time
 
     async def sleep(self, seconds):
-        await asyncio.sleep(seconds / 1000)
-
-
-def owner(beat, seconds=LEASE_SECONDS):
-    return asyncio.run(asyncio.wait_for(until_lost(beat, seconds, FastClock()), 20))
+        self.time += seconds
 
 
 def test_an_owner_notices_that_beats_stay_unanswered():
-    answered = []
+    clock = Owner()
 
     async def beat():
-        if len(answered) == 5:
+        if clock.time >= 100:
             raise Unanswered
-        answered.append(1)
 
-    assert owner(beat, seconds=50).startswith("no sign of life for ")
-    assert len(answered) == 5
+    reason = asyncio.run(until_lost(beat, clock=clock))
+    assert reason == f"no sign of life for {LEASE_SECONDS:.0f} s"
+    assert 99 + LEASE_SECONDS <= clock.time <= 101 + LEASE_SECONDS
+
+
+def test_an_owner_that_was_itself_stopped_asks_again():
+    clock, asked = Owner(), []
+
+    async def beat():
+        asked.append(clock.time)
+        if clock.time == 10:
+            clock.time = 500.0  # the whole process stood still in the middle of a beat
+            raise Unanswered
+        if len(asked) == 50:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        asyncio.run(until_lost(beat, clock=clock))
 
 
 def test_a_beat_that_hangs_is_silence_too():
@@ -96,17 +109,17 @@ def test_a_beat_that_hangs_is_silence_too():
 
 
 def test_an_outage_that_ends_in_time_is_no_loss():
-    beats = []
+    clock, asked = Owner(), []
 
     async def beat():
-        beats.append(1)
-        if len(beats) % 10:
+        asked.append(clock.time)
+        if clock.time % 100 > 100 - LEASE_SECONDS + 2:
             raise Unanswered
-        if len(beats) == 40:
+        if clock.time > 1000:
             raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        owner(beat, seconds=10_000)
+        asyncio.run(until_lost(beat, clock=clock))
 
 
 def test_what_says_that_the_part_is_gone_is_passed_on():
@@ -114,4 +127,4 @@ def test_what_says_that_the_part_is_gone_is_passed_on():
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        owner(beat)
+        asyncio.run(until_lost(beat))
