@@ -34,7 +34,7 @@ from nas_cluster.cluster.restore import Snapshots
 from nas_cluster.cluster.tally import Tally
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
-from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.errors import Fenced, RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.seeds import stream
 from nas_cluster.storage.journal import Journal, StorageFull
@@ -95,7 +95,8 @@ class Coordinator:
     # -- start and end -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the workers and the heartbeat."""
+        """Start the workers and the heartbeat. Raises RunError when another machine goes on with this run."""
+        await self._snapshots.claim()
         self._pool.start()
         self._spawn_task(self._heartbeat())
 
@@ -130,8 +131,12 @@ class Coordinator:
         for task in self._background:
             task.cancel()
         if self._shards:
-            with suppress(StorageFull):  # the journal has what the snapshot would have saved
+            try:
                 await self._snapshots.take(self._shards)
+            except StorageFull:
+                pass  # the journal has what the snapshot would have saved
+            except Fenced as error:
+                self._failure, self._stopping = error, self._stopping or str(error)
         if self._stopping is not None and ended == "done":
             ended = "failed" if self._failure else "stopped"
         progress = await self.progress()
@@ -140,14 +145,19 @@ class Coordinator:
             self._journal.heartbeat(self._tally.session_seconds)
             self._journal.close(ended)
         self._journal.close()
-        if self._shards:
-            await self._snapshots.mirror()
+        try:
+            if self._shards and not isinstance(self._failure, Fenced):
+                await self._snapshots.mirror(last=True)
+        finally:
+            await self._snapshots.release()
         return Outcome(ended, self._stopping or "the budget is used", progress)
 
     async def _heartbeat(self) -> None:
         while True:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
             await self._commit(lambda: self._journal.heartbeat(self._tally.session_seconds))
+            with suppress(OSError):  # shared storage is out of reach, perhaps only for now
+                await self._snapshots.check()
 
     def _spawn_task(self, work: Any) -> None:
         """A background task whose failure stops the run instead of being forgotten."""

@@ -2,7 +2,6 @@
 
 import jsonschema
 import pytest
-
 from deploy_files import DEPLOY, HEALTH, check_command, documents, find, foreign_schema, images
 
 FILES = sorted((DEPLOY / "kuberay").glob("*.yaml"))

@@ -4,7 +4,6 @@ import re
 
 import jsonschema
 import pytest
-
 from deploy_files import DEPLOY, HEALTH, documents, find, foreign_schema, images
 
 CLUSTERS = {path.stem: documents(path)[0] for path in sorted((DEPLOY / "ray_up").glob("*.yaml"))}
