@@ -394,8 +394,12 @@ class Coordinator:
         if epoch == self._config.strategy.learning_epochs - 1:
             await self._close_minibatch(replica, update)
         self._tally.update_applied(min(r.version for r in receipts), staleness, scalars)
-        with suppress(StorageFull):  # a later one will do
+        try:
             await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
+        except StorageFull:
+            pass  # a later one will do
+        except Fenced as error:
+            self._fail(error)
 
     # -- for people ----------------------------------------------------------------------------------------------------
 

@@ -62,8 +62,10 @@ class Claim:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises Fenced unless this process still holds the run, or nobody does."""
+        """Raises Fenced unless this process still holds the run, or never did and nobody does."""
         found = self._read()
+        if found is None and self._holder:
+            raise Fenced(f"another process has taken this run over, and let it go again ({self._root})")
         if found is not None and found.get("holder") != self._holder:
             raise Fenced(f"another process has taken this run over ({self._root}: {found.get('who')})")
 
@@ -76,6 +78,7 @@ class Claim:
             with contextlib.suppress(OSError, Fenced):
                 self.check()
                 self._fs.rm_file(self._path)
+            self._holder = ""
 
     def _renew(self) -> None:
         while not self._ended.wait(_RENEW_SECONDS):

@@ -1,7 +1,6 @@
 """One Ray cluster of a head and two workers, each a host of its own, for all tests of a module that need one."""
 
 import pytest
-
 from ray_hosts import RayHosts
 from simulated_hosts import Network, why_not
 

@@ -120,9 +120,14 @@ class Search:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the search does not end:\n{self.text()}") from None
 
+    def signal(self, number: signal.Signals) -> None:
+        """To the driver, which is the child of the process that entered the host's namespaces."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        os.kill(int(children[0]), number)
+
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
 
     def text(self) -> str:

@@ -3,12 +3,11 @@
 import time
 
 import pytest
+from ray_hosts import RayHosts
+from simulated_hosts import Network
 
 from nas_cluster import job
 from nas_cluster.storage.mirror import Mirror
-
-from ray_hosts import RayHosts
-from simulated_hosts import Network
 
 pytestmark = [pytest.mark.ray, pytest.mark.soak, pytest.mark.timeout(1200)]
 
@@ -42,10 +41,7 @@ def test_the_head_is_lost(can_simulate_hosts, simulated_job, tmp_path, measured)
     record = job.load_run(tmp_path / "result")
     numbers = sorted(row.child.number for row in record.children() if row.done)
     before = [row.epoch for row in record.sessions()]
-    measured(
-        "head lost",
-        f"went on on 2 nodes instead of 3, {len(numbers)} of 90 children once, {len(before)} sessions, done {seconds:.0f} s"
-        " after the loss, the new cluster's start included",
-    )
+    account = f"{len(numbers)} of 90 children once, {len(before)} sessions"
+    measured("head lost", f"2 nodes instead of 3, {account}, done {seconds:.0f} s later, the cluster's start included")
     assert numbers == list(range(90))
     assert len(before) == 2
