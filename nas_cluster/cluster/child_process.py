@@ -11,13 +11,18 @@ import os
 import queue
 import sys
 import threading
+import time
 from typing import Any
 
 from nas_cluster.cluster.child_worker import Evaluators, evaluate_safely, train_phase_safely
 from nas_cluster.config import JobConfig
+from nas_cluster.core import progress
 from nas_cluster.core.errors import UserError
 from nas_cluster.core.evaluation import Child
 from nas_cluster.core.phases import PhaseOrder
+
+_PROGRESS_SECONDS = 0.5
+"""Progress is told at most so often."""
 
 
 def _read_orders(descriptor: int, orders: queue.SimpleQueue[bytes]) -> None:
@@ -32,11 +37,22 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(order_descriptor, orders), daemon=True).start()
     answers = os.fdopen(answer_descriptor, "wb")
+    said = 0.0
 
     def answer(data: dict[str, Any]) -> None:
         answers.write(json.dumps(data).encode() + b"\n")
         answers.flush()
 
+    def get_on() -> None:
+        """An empty line: not an answer, but a sign of progress."""
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _PROGRESS_SECONDS:
+            said = now
+            answers.write(b"\n")
+            answers.flush()
+
+    progress.listen(get_on)
     setup = json.loads(orders.get())
     try:
         config = JobConfig.from_dict(setup["config"])

@@ -30,8 +30,12 @@ FAULTS = {
 
 @pytest.mark.parametrize(
     "faults,limits",
-    [(FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}), ({"timeout": "timeout"}, {"time_limit": 0.5})],
-    ids=["crashes", "a hang"],
+    [
+        (FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}),
+        ({"timeout": "timeout"}, {"time_limit": 0.5}),
+        ({"timeout": "no_progress"}, {"stall_limit": 0.5}),
+    ],
+    ids=["crashes", "a hang", "no progress"],
 )
 def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, faults, limits):
     config = simulated_job(estimator={"isolated": True, "faults": dict(enumerate(faults))}, failures=limits)
@@ -84,3 +88,34 @@ def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatc
 
     asyncio.run(main())
     assert "hello from a child" in (tmp_path / "worker.log").read_text()
+
+
+REAL = {
+    "space": {"filters": [4, 8], "layers": 2},
+    "estimator": {"kind": "train", "epochs": 3, "validation": 200, "crop_padding": 0, "flip": False},
+}
+
+
+@pytest.mark.parametrize("limit,cause", [(None, "out_of_memory"), (10_000_000, "too_large")])
+def test_a_model_of_100_gb_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, monkeypatch, limit, cause):
+    (tmp_path / "huge_space.py").write_text(
+        "from nas_cluster.spaces.layerwise_cnn.space import LayerwiseCNN\n"
+        "class Huge(LayerwiseCNN):\n"
+        "    def build_child(self, architecture, task):\n"
+        "        from torch import nn\n"
+        "        return nn.Sequential(nn.Flatten(), nn.Linear(64, 400_000_000), nn.Linear(400_000_000, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = simulated_job(
+        **{**REAL, "space": {"kind": "huge_space:Huge", "layers": 2}}, failures={"max_parameters": limit}
+    )
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        await worker.start()
+        for number in range(2):
+            evaluation = await worker.evaluate(child(config, number))
+            assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
+        await worker.close()
+
+    asyncio.run(main())

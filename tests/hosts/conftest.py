@@ -19,14 +19,3 @@ def cluster(can_simulate_hosts, tmp_path_factory):
         hosts = RayHosts(network, folder)
         hosts.start()
         yield hosts
-
-
-@pytest.fixture
-def measured(capsys):
-    """Prints a figure of the fault table, past pytest's capture."""
-
-    def say(fault, figure):
-        with capsys.disabled():
-            print(f"\n[measured] {fault}: {figure}", flush=True)
-
-    return say
