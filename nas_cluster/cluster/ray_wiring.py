@@ -74,9 +74,9 @@ class Host:
         """`kill -9` of this process, for the fault injector; in the same thread."""
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def node(self) -> str:
-        """The id of the node it is on; in the same thread."""
-        return str(ray.get_runtime_context().get_node_id())
+    async def where(self) -> tuple[str, int]:
+        """Its node's id and its process's; in the same thread."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def _end(self) -> None:
         """Nobody owns these parts any more."""
@@ -351,11 +351,19 @@ class RayTargets:
         """Live nodes without the head, the coordinator's and this one."""
         kept = {ray.get_runtime_context().get_node_id()}
         for coordinator in self.parts("coordinator"):
-            host = self._host(coordinator)
-            if host is not None:
-                kept.add(_within_seconds(host.node.options(concurrency_group="lease").remote()))
+            place = self.where(coordinator)
+            if place is not None:
+                kept.add(place[0])
         nodes = [node for node in ray.nodes() if node["Alive"] and "node:__internal_head__" not in node["Resources"]]
         return [node["NodeID"] for node in nodes if node["NodeID"] not in kept]
+
+    def where(self, part: str) -> tuple[str, int] | None:
+        """Its node's id and its process's, or None when it is gone."""
+        host = self._host(part)
+        if host is None:
+            return None
+        place: tuple[str, int] | None = _within_seconds(host.where.options(concurrency_group="lease").remote())
+        return place
 
     def kill(self, part: str) -> None:
         """`kill -9` of a process."""
