@@ -6,9 +6,11 @@ with its worker: when the order pipe closes, also in the middle of a child.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -21,8 +23,16 @@ from nas_cluster.core.errors import UserError
 from nas_cluster.core.evaluation import Child
 from nas_cluster.core.phases import PhaseOrder
 
+_PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.5
 """Progress is told at most so often."""
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with its worker, also while a child's native code holds the interpreter and the
+    thread that reads the pipe cannot run. (The thread that started this process lives as long as the worker.)"""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_orders(descriptor: int, orders: queue.SimpleQueue[bytes]) -> None:
@@ -34,6 +44,7 @@ def _read_orders(descriptor: int, orders: queue.SimpleQueue[bytes]) -> None:
 
 def main(order_descriptor: int, answer_descriptor: int) -> None:
     """Serve orders until the pipe closes."""
+    _die_with_parent()
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_orders, args=(order_descriptor, orders), daemon=True).start()
     answers = os.fdopen(answer_descriptor, "wb")

@@ -1,7 +1,12 @@
 """A worker always knows how a child ended, and is ready for the next one at once."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +124,51 @@ def test_a_model_of_100_gb_has_its_cause_and_the_slot_goes_on(simulated_job, tmp
         await worker.close()
 
     asyncio.run(main())
+
+
+STUCK = """
+import asyncio, json, sys
+from pathlib import Path
+from nas_cluster.cluster.child_worker import ChildWorker
+from nas_cluster.core.evaluation import Child
+
+async def main():
+    worker = ChildWorker("worker-0", json.loads(sys.argv[1]), log=Path(sys.argv[2]))
+    await worker.start()
+    print(worker._process._process.pid, flush=True)
+    await worker.evaluate(Child.from_json(json.loads(sys.argv[3])))
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_holds_the_interpreter_ends_with_its_killed_worker(simulated_job, tmp_path, monkeypatch):
+    (tmp_path / "stuck_estimator.py").write_text(
+        "import ctypes\nfrom nas_cluster.estimators import Estimator\n"
+        "class Stuck(Estimator):\n"
+        "    def open(self, context):\n        return self\n"
+        "    def evaluate(self, child):\n"
+        f"        open({str(tmp_path / 'begun')!r}, 'w').close()\n"
+        "        ctypes.PyDLL(None).sleep(60)\n"  # native code that does not let the interpreter go
+        "    def reward_of(self, metric):\n        return metric\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = simulated_job(estimator="stuck_estimator:Stuck")
+    arguments = [json.dumps(config.to_dict()), str(tmp_path / "log"), json.dumps(child(config, 0).to_json())]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(worker.stdout.readline())
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "an orphan holds its slot"
+        time.sleep(0.05)
