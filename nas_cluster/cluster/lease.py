@@ -1,9 +1,9 @@
 """Leases between a part and its owner, for the losses that nobody is told of: a network that was cut, a hung node.
 
 The owner (the supervisor for shards, replicas and the coordinator; the coordinator for workers) asks for a beat every
-second. A beat renews the part's lease. The owner that gets no answer for the length of a lease takes the part for
-lost and replaces it; the part that is asked no more for so long ends itself, so no orphan holds a card on the far side
-of a cut. Neither compares clocks: both measure silence, each on its own monotonic clock. What an orphan still finishes
+second. A beat renews the part's lease. The owner that gets no answer for `PATIENCE_SECONDS` takes the part for lost and
+replaces it; the part that is asked no more for `LEASE_SECONDS` ends itself, so no orphan holds a card on the far side of
+a cut. Neither compares clocks: both measure silence, each on its own monotonic clock. What an orphan still finishes
 cannot count twice, since only its owner can commit it.
 """
 
@@ -16,11 +16,13 @@ from collections.abc import Awaitable, Callable
 
 from nas_cluster.core.clock import Clock, SystemClock
 
-__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "Lease", "Unanswered", "until_lost"]
+__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "PATIENCE_SECONDS", "Lease", "Unanswered", "until_lost"]
 
 BEAT_SECONDS = 1.0
-LEASE_SECONDS = 15.0
+PATIENCE_SECONDS = 15.0
 """Longer than what TCP needs to get over an outage of 5 s (its sixth transmission comes after 6.2 s)."""
+LEASE_SECONDS = 30.0
+"""Longer than an owner's patience: one that is only slow must not find its parts gone."""
 _ASLEEP_SECONDS = 5.0
 """A measurement so much later than intended says that the one who measures was stopped, and nothing of the other."""
 
@@ -70,7 +72,7 @@ class Lease:
 
 
 async def until_lost(
-    beat: Callable[[], Awaitable[object]], seconds: float = LEASE_SECONDS, clock: Clock | None = None
+    beat: Callable[[], Awaitable[object]], seconds: float = PATIENCE_SECONDS, clock: Clock | None = None
 ) -> str:
     """What an owner does: ask for beats until none was answered for `seconds`; returns how long nobody answered.
 
