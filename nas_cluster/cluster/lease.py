@@ -1,8 +1,8 @@
 """Leases between a part and its owner, for the losses that nobody is told of: a network that was cut, a hung node.
 
 The owner (the supervisor for shards, replicas and the coordinator; the coordinator for workers) asks for a beat every
-second. A beat renews the part's lease. The owner that gets no answer for `PATIENCE_SECONDS` takes the part for lost and
-replaces it; the part that is asked no more for `LEASE_SECONDS` ends itself, so no orphan holds a card on the far side of
+second. A beat renews the lease. The owner that gets no answer for `PATIENCE_SECONDS` takes the part for lost and
+replaces it; the part that is asked no more for `LEASE_SECONDS` ends itself: no orphan holds a card on the far side of
 a cut. Neither compares clocks: both measure silence, each on its own monotonic clock. What an orphan still finishes
 cannot count twice, since only its owner can commit it.
 """
