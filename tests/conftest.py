@@ -50,3 +50,14 @@ def simulated_job(tmp_path):
         return JobConfig.from_dict(data)
 
     return make
+
+
+@pytest.fixture
+def measured(capsys):
+    """Prints a figure of the fault table, past pytest's capture."""
+
+    def say(fault, figure):
+        with capsys.disabled():
+            print(f"\n[measured] {fault}: {figure}", flush=True)
+
+    return say

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from nas_cluster import __version__
+from nas_cluster.cli.chaos import chaos
 from nas_cluster.cli.jobs import doctor, list_runs, logs, status, stop, submit
 from nas_cluster.cli.look import plan, report, schema, show, top
 from nas_cluster.cli.search import resume, retrain, run
@@ -44,7 +45,7 @@ def commands() -> None:
 
 
 for command in (
-    *(run, submit, resume, list_runs, status, logs, stop, top, report, retrain, show, plan, doctor, schema),
+    *(run, submit, resume, list_runs, status, logs, stop, top, report, retrain, show, plan, doctor, chaos, schema),
 ):
     commands.add_command(command)
 

@@ -158,6 +158,8 @@ class ChildPool:
                 await self._break(error.exceptions[0])
             finally:
                 self._ready.discard(index)
+            if (lost_client := self._clients.get(index)) is not None:  # it may live on where nobody reaches it
+                await asyncio.gather(lost_client.close(), return_exceptions=True)
 
     async def _set_ready(self, index: int) -> None:
         self._ready.add(index)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nas_cluster.cluster.messages import PartLost
-from nas_cluster.config import JobConfig
+from nas_cluster.config import Failures, JobConfig
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, DataError, Diverged, NasClusterError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
@@ -36,6 +36,10 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.
 _POLL_SECONDS = 0.25
 _PRIVATE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """What a child's process need not know: it never speaks to Ray."""
+_UNLIMITED = Failures()
+"""What is not a child may take its time."""
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""How torch says it on a CPU, in a RuntimeError."""
 _ALLOCATOR = "glibc.malloc.hugetlb=1"
 """Large pages for maps: training takes and returns the same memory at every step, and page faults cost a CPU 15 % of it
 (README of the trainer)."""
@@ -129,7 +133,7 @@ class ChildWorker:
 
     def _train_in_process(self, order: PhaseOrder) -> dict[str, Any]:
         try:
-            return self._warm_process().ask({"phase": order.to_json()}, time_limit=None, memory_limit_gb=None)
+            return self._warm_process().ask({"phase": order.to_json()}, _UNLIMITED)
         except _Ended as ended:
             self._process = None
             return {"error": f"worker {self._name}: {ended.message}", "diverged": False}
@@ -163,6 +167,15 @@ class ChildWorker:
             self._process.kill()
             self._process = None
 
+    def kill(self) -> bool:
+        """End the child process whatever it is at, from any thread; the worker notices as if it had died. False when
+        there is none."""
+        process = self._process
+        if process is None:
+            return False
+        process.kill_group()
+        return True
+
     def _warm_process(self) -> _ChildProcess:
         if self._process is None:
             gpu = self._config.topology.resources.GPU > 0
@@ -173,7 +186,7 @@ class ChildWorker:
                 log_limit_mb=self._config.failures.log_limit_mb,
             )
             try:
-                answer = process.ask(order, time_limit=None, memory_limit_gb=None)
+                answer = process.ask(order, _UNLIMITED)
             except _Ended as ended:
                 raise PartLost(f"worker {self._name} could not start: {ended.message}; see {self._log}") from None
             if "error" in answer:
@@ -184,11 +197,10 @@ class ChildWorker:
 
     def _evaluate_in_process(self, child: Child) -> Evaluation:
         started = time.monotonic()
-        limits = self._config.failures
         try:
             process = self._warm_process()
             started = time.monotonic()
-            answer = process.ask(child.to_json(), time_limit=limits.time_limit, memory_limit_gb=limits.memory_limit_gb)
+            answer = process.ask(child.to_json(), self._config.failures)
             return Evaluation.from_json(answer)
         except _Ended as ended:
             self._process = None
@@ -231,30 +243,32 @@ class _ChildProcess:
         self._orders: IO[bytes] = os.fdopen(order_write, "wb")
         self._answers = answer_read
 
-    def ask(self, order: dict[str, Any], *, time_limit: float | None, memory_limit_gb: float | None) -> dict[str, Any]:
+    def ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
         """Send an order, wait for its answer. Raises _Ended when the process ends or had to be ended."""
-        deadline = None if time_limit is None else time.monotonic() + time_limit
+        started = moved = time.monotonic()
         try:
             self._orders.write(json.dumps(order).encode() + b"\n")
             self._orders.flush()
         except BrokenPipeError:
             raise self._ended() from None
-        received = bytearray()
+        received = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while not received.endswith(b"\n"):
-                wait = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
-                if selector.select(wait):
+                now = time.monotonic()
+                dues = [_POLL_SECONDS]
+                if limits.time_limit is not None:
+                    dues.append(started + limits.time_limit - now)
+                if limits.stall_limit is not None:
+                    dues.append(moved + limits.stall_limit - now)
+                if selector.select(max(0.0, min(dues))):
                     chunk = os.read(self._answers, 1 << 20)
                     if not chunk:
                         raise self._ended()
-                    received += chunk
-                elif deadline is not None and time.monotonic() >= deadline:
-                    self.kill()
-                    raise _Ended("timeout", f"longer than {time_limit:g} s")
-                elif memory_limit_gb is not None and (used := self._resident_gb()) > memory_limit_gb:
-                    self.kill()
-                    raise _Ended("out_of_memory", f"{used:.2f} GB resident, {memory_limit_gb:g} GB allowed")
+                    received = (received + chunk).lstrip(b"\n")  # empty lines say that it gets on
+                    moved = time.monotonic()
+                else:
+                    self._check(limits, time.monotonic() - started, time.monotonic() - moved)
                 self._limit_log()
         self._limit_log()
         answer: dict[str, Any] = json.loads(received)
@@ -267,6 +281,19 @@ class _ChildProcess:
                 os.truncate(self._log, 0)
                 with self._log.open("ab") as file:
                     file.write(b"(what came before was more than failures.log_limit_mb and is gone)\n")
+
+    def _check(self, limits: Failures, running: float, standing: float) -> None:
+        """End a process that is over a limit. Raises _Ended."""
+        cause = None
+        if limits.time_limit is not None and running >= limits.time_limit:
+            cause = _Ended("timeout", f"longer than {limits.time_limit:g} s")
+        elif limits.stall_limit is not None and standing >= limits.stall_limit:
+            cause = _Ended("no_progress", f"no step for {limits.stall_limit:g} s")
+        elif limits.memory_limit_gb is not None and (used := self._resident_gb()) > limits.memory_limit_gb:
+            cause = _Ended("out_of_memory", f"{used:.2f} GB resident, {limits.memory_limit_gb:g} GB allowed")
+        if cause is not None:
+            self.kill()
+            raise cause
 
     def _resident_gb(self) -> float:
         try:
@@ -287,10 +314,14 @@ class _ChildProcess:
 
     def kill(self) -> None:
         """End the process and everything it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill_group()
         self._process.wait(10)
         self._close_pipes()
+
+    def kill_group(self) -> None:
+        """Only send the signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _close_pipes(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -338,6 +369,6 @@ def _failure(error: BaseException, seconds: float) -> Evaluation:
     if isinstance(error, SystemExit):
         return Evaluation.failure("exit", f"the child called sys.exit({error.code})", seconds)
     message = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in message:
         return Evaluation.failure("out_of_memory", message, seconds)
     return Evaluation.failure(error.cause if isinstance(error, ChildError) else "exception", message, seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,10 @@ from nas_cluster.cluster.restore import Snapshots
 from nas_cluster.cluster.tally import Tally
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
-from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.errors import Fenced, RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.seeds import stream
-from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.journal import Journal, StorageFull
 from nas_cluster.storage.rows import Arm, BatchRow, ChildRow
 from nas_cluster.strategies import Proposal
 
@@ -64,7 +65,7 @@ class Coordinator:
         self._journal = Journal.open(directory)
         if self._journal.config != config.to_dict():
             self._journal.set_config(config.to_dict(), reason="continued with another config")
-        self._commit = GroupCommit(self._journal)
+        self._commit = GroupCommit(self._journal, self._on_full)
         self._tally = Tally(config, self._journal, directory, clock)
         self._snapshots = Snapshots(config, self._journal, directory)
         self._pool = ChildPool(
@@ -86,6 +87,7 @@ class Coordinator:
         self._shards: list[ShardClient] = []
         self._stopping: str | None = None
         self._failure: BaseException | None = None
+        self._paused_at = 0.0
         self._admissions = make_admissions(config, self._journal, self._over)
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -93,7 +95,8 @@ class Coordinator:
     # -- start and end -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start the workers and the heartbeat."""
+        """Start the workers and the heartbeat. Raises RunError when another machine goes on with this run."""
+        await self._snapshots.claim()
         self._pool.start()
         self._spawn_task(self._heartbeat())
 
@@ -117,6 +120,7 @@ class Coordinator:
         it), and let every waiter go."""
         if self._stopping is None:
             self._stopping = reason
+            self._commit.give_up()
             if self._failure is None:
                 await self._pool.drain(self._config.failures.stop_grace)
             await self._pool.close()
@@ -131,21 +135,33 @@ class Coordinator:
         for task in self._background:
             task.cancel()
         if self._shards:
-            await self._snapshots.take(self._shards)
+            try:
+                await self._snapshots.take(self._shards)
+            except StorageFull:
+                pass  # the journal has what the snapshot would have saved
+            except Fenced as error:
+                self._failure, self._stopping = error, self._stopping or str(error)
         if self._stopping is not None and ended == "done":
             ended = "failed" if self._failure else "stopped"
         progress = await self.progress()
         self._tally.close()
-        self._journal.heartbeat(self._tally.session_seconds)
-        self._journal.close(ended)
-        if self._shards:
-            await self._snapshots.mirror()
+        with suppress(StorageFull):
+            self._journal.heartbeat(self._tally.session_seconds)
+            self._journal.close(ended)
+        self._journal.close()
+        try:
+            if self._shards and not isinstance(self._failure, Fenced):
+                await self._snapshots.mirror(last=True)
+        finally:
+            await self._snapshots.release()
         return Outcome(ended, self._stopping or "the budget is used", progress)
 
     async def _heartbeat(self) -> None:
         while True:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
             await self._commit(lambda: self._journal.heartbeat(self._tally.session_seconds))
+            with suppress(OSError):  # shared storage is out of reach, perhaps only for now
+                await self._snapshots.check()
 
     def _spawn_task(self, work: Any) -> None:
         """A background task whose failure stops the run instead of being forgotten."""
@@ -382,7 +398,12 @@ class Coordinator:
         if epoch == self._config.strategy.learning_epochs - 1:
             await self._close_minibatch(replica, update)
         self._tally.update_applied([receipt.version for receipt in receipts], staleness, scalars)
-        await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
+        try:
+            await self._snapshots.take_when_due(self._shards, min(receipt.version for receipt in receipts))
+        except StorageFull:
+            pass  # a later one will do
+        except Fenced as error:
+            self._fail(error)
 
     # -- for people ----------------------------------------------------------------------------------------------------
 
@@ -392,7 +413,18 @@ class Coordinator:
 
     def _note(self, kind: str, detail: Mapping[str, Any]) -> None:
         self._tally.last_event = f"{kind}: " + ", ".join(f"{key} {value}" for key, value in detail.items())
-        self._journal.event(kind, **detail)
+        try:
+            self._journal.event(kind, **detail)
+        except StorageFull:
+            self._spawn_task(self._commit(lambda: self._journal.event(kind, **detail)))
+
+    def _on_full(self, reason: str | None) -> None:
+        """The disk is full: everything waits for the next commit, children in flight go on. Or it has room again."""
+        if reason is not None:
+            self._paused_at = self._clock.monotonic()
+            self._tally.last_event = f"paused until there is room on the disk: {reason}"
+        else:
+            self._note("disk_was_full", {"seconds": round(self._clock.monotonic() - self._paused_at, 1)})
 
     async def progress(self) -> Progress:
         """How the run stands."""

@@ -2,23 +2,28 @@
 
 One actor class, `Host`, carries any number of plain objects and forwards calls to them; so the parts need no decorator,
 and `replicas_per_actor` or `shards_per_actor` is only a question of how many go into one host. Ray's own retries and
-restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours.
+restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours. So is
+noticing a loss that nobody tells Ray of: every host holds a lease (`lease.py`), renewed by the process that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import signal
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
+from nas_cluster.cluster.lease import Lease, Unanswered, until_lost
 from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaClient, ShardClient, WorkerClient
 from nas_cluster.cluster.parameter_server import ParameterServer
 from nas_cluster.cluster.ray_connection import Connection
@@ -29,8 +34,9 @@ from nas_cluster.cluster.wiring import make_replica, make_worker, pool_shape
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.storage.record import RunRecord
 
-__all__ = ["RayWiring"]
+__all__ = ["RayWiring", "run_of"]
 
 
 _UNASKED = 1 << 20
@@ -46,21 +52,53 @@ class Host:
     def __init__(self, factories: Sequence[Callable[[], Any]]) -> None:
         self._factories = factories
         self._parts: list[Any] = []
+        self._lease = Lease(self._end)
 
     async def call(self, part: int, method: str, *arguments: Any) -> Any:
         """Call a method of one part."""
-        if not self._parts:
-            self._parts = [factory() for factory in self._factories]
+        await self.open()
         result = getattr(self._parts[part], method)(*arguments)
         return await result if inspect.isawaitable(result) else result
 
+    async def open(self) -> None:
+        """Make the parts, which may import for seconds: only after that is silence a sign."""
+        if not self._parts:
+            self._parts = [factory() for factory in self._factories]
+
+    async def beat(self) -> None:
+        """The owner is there. Answered in a thread of its own, whatever the parts are at."""
+        self._lease.renew()
+
+    async def die(self) -> None:
+        """`kill -9` of this process, for the fault injector; in the same thread."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def where(self) -> tuple[str, int]:
+        """Its node's id and its process's; in the same thread."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def _end(self) -> None:
+        """Nobody owns these parts any more."""
+        for part in self._parts:
+            if isinstance(part, ChildWorker):
+                part.kill()
+        os._exit(1)
+
 
 class Remote:
-    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves."""
+    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves.
 
-    def __init__(self, host: Any, part: int) -> None:
+    watched: whether this process renews the host's lease, and takes the host for lost when it does not answer.
+    """
+
+    def __init__(self, host: Any, part: int, *, watched: bool = True) -> None:
         self._host = host
         self._part = part
+        self._watched = watched
+
+    def unwatched(self) -> Remote:
+        """The same part for a process that leaves it to others to notice a loss."""
+        return Remote(self._host, self._part, watched=False)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("_"):
@@ -68,13 +106,60 @@ class Remote:
         return partial(self._call, method)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
+        lost = await _watch(self._host) if self._watched else None
+        answer = asyncio.ensure_future(_answer(self._host.call.remote(self._part, method, *arguments)))
         try:
-            return await self._host.call.remote(self._part, method, *arguments)
-        except RayActorError as error:
-            raise PartLost(str(error).splitlines()[0]) from error
-        except RayTaskError as error:
-            cause = error.cause
-            raise (cause if isinstance(cause, Exception) else error) from error
+            await asyncio.wait([answer] if lost is None else [answer, lost], return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and lost is not None:
+                raise PartLost(lost.result())
+        finally:
+            answer.cancel()
+        return answer.result()
+
+
+async def _answer(call: Any) -> Any:
+    """A call's result. Raises PartLost when the host is gone, and what the part raised."""
+    try:
+        return await call
+    except RayActorError as error:
+        raise PartLost(_first_line(error)) from error
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from error
+
+
+_WATCHED: dict[Any, asyncio.Task[str]] = {}
+"""The hosts whose leases this process renews: a task that ends, with the reason, when the host is lost."""
+
+
+async def _watch(host: Any) -> asyncio.Task[str]:
+    """Renew a host's lease from now on, once its parts are made."""
+    if host._actor_id not in _WATCHED:
+        await _answer(host.open.remote())
+        _WATCHED.setdefault(host._actor_id, asyncio.ensure_future(_until_lost(host)))
+    return _WATCHED[host._actor_id]
+
+
+async def _until_lost(host: Any) -> str:
+    async def beat() -> None:
+        try:
+            await host.beat.options(concurrency_group="lease").remote()
+        except ActorUnavailableError as error:
+            raise Unanswered from error
+
+    try:
+        reason = await until_lost(beat)
+    except RayActorError as error:
+        return _first_line(error)
+    await asyncio.to_thread(ray.kill, host, no_restart=True)  # it may only be deaf, and hold a card
+    return reason
+
+
+def _end_host(host: Any) -> None:
+    watch = _WATCHED.pop(host._actor_id, None)
+    if watch is not None:
+        watch.cancel()
+    ray.kill(host, no_restart=True)
 
 
 class RayWorker(Remote):
@@ -82,7 +167,7 @@ class RayWorker(Remote):
 
     async def close(self) -> None:
         """End the worker's process, and with it the child's."""
-        ray.kill(self._host, no_restart=True)
+        _end_host(self._host)
 
 
 class BatchedRayWorker(RayWorker):
@@ -140,6 +225,7 @@ class RayWiring:
         self._hosts: list[Any] = []
         self._learners: list[Any] = []
         self._connection = Connection()
+        self._run = ""
 
     def connect(self) -> None:
         """Make sure that this process is connected to a Ray cluster."""
@@ -153,8 +239,9 @@ class RayWiring:
             capacity=self.capacity(config),
             wanted=topology.controller_replicas * topology.children_per_replica,
         )
+        self._run = run_of(directory)
         factory = partial(_make_coordinator, config.to_dict(), directory, shape.workers, shape.slots_per_worker)
-        host = _start_host([factory], this_node())
+        host = _start_host([factory], {**this_node(), "name": _host_name(self._run, "coordinator", 0)})
         self._hosts.append(host)
         coordinator = Remote(host, 0)
         await coordinator._call("progress")  # a run that cannot be opened says so here
@@ -164,20 +251,20 @@ class RayWiring:
         """S empty shards, `shards_per_actor` to a process; they take no CPU from children."""
         make = partial(_make_shard, config.to_dict())
         self._places = LearnerPlaces(config.topology)
-        return self._spread([make] * config.topology.parameter_shards, config.topology.shards_per_actor)
+        return self._spread("shard", [make] * config.topology.parameter_shards, config.topology.shards_per_actor)
 
     async def start_replicas(
         self, config: JobConfig, indices: Sequence[int], shards: Sequence[ShardClient], coordinator: CoordinatorClient
     ) -> Sequence[ReplicaClient]:
         """One replica per index, `replicas_per_actor` to a process."""
         factories = [partial(_make_replica, config.to_dict(), index, list(shards), coordinator) for index in indices]
-        return self._spread(factories, config.topology.replicas_per_actor)
+        return self._spread("replica", factories, config.topology.replicas_per_actor)
 
-    def _spread(self, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
+    def _spread(self, role: str, factories: Sequence[Callable[[], Any]], per_host: int) -> list[Any]:
         clients: list[Any] = []
         for start in range(0, len(factories), per_host):
             group = factories[start : start + per_host]
-            host = _start_host(group, self._places.next())
+            host = _start_host(group, {**self._places.next(), "name": _host_name(self._run, role, start)})
             self._learners.append(host)
             clients += [Remote(host, part) for part in range(len(group))]
         return clients
@@ -185,7 +272,7 @@ class RayWiring:
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""
         for host in self._learners:
-            ray.kill(host, no_restart=True)
+            _end_host(host)
         self._learners.clear()
 
     async def spawn_worker(self, config: JobConfig, directory: Path, index: int, *, test: bool) -> WorkerClient:
@@ -200,14 +287,29 @@ class RayWiring:
         """End all actors, and Ray if it was started or joined here."""
         await self.end_learners()
         for host in self._hosts:
-            ray.kill(host, no_restart=True)
+            _end_host(host)
         self._hosts.clear()
         await asyncio.to_thread(self._connection.close)
 
 
 def _start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
-    actor = ray.remote(Host).options(max_restarts=0, max_task_retries=0, max_concurrency=10_000, **options)
-    return actor.remote(list(factories))
+    actor = ray.remote(concurrency_groups={"lease": 4})(Host)
+    options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 10_000, **options}
+    return actor.options(**options).remote(list(factories))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def run_of(directory: Path) -> str:
+    """Short for a run, unique in a cluster."""
+    return RunRecord.open(directory).run_id[:12]
+
+
+def _host_name(run: str, role: str, index: int) -> str:
+    """RUN/ROLE-INDEX/UNIQUE: by the first two the fault injector finds a process, the last lets a new one take over."""
+    return f"{run}/{role}-{index}/{uuid.uuid4().hex[:8]}"
 
 
 def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slots_per_worker: int) -> Coordinator:
@@ -230,7 +332,8 @@ def _make_coordinator(config: dict[str, Any], directory: Path, workers: int, slo
 def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index: int) -> WorkerClient:
     job = JobConfig.from_dict(config)
     resources, shared = job.topology.resources, job.estimator.shares_process
-    options = {"num_cpus": 0} if shared else child_options(resources)
+    options: dict[str, Any] = {"num_cpus": 0} if shared else child_options(resources)
+    options["name"] = _host_name(run_of(directory), "worker", index)
     factory = partial(_make_worker, config, directory, index, test)
     client = BatchedRayWorker if shared else RayWorker
     return client(_start_host([factory], options), 0)
@@ -247,4 +350,6 @@ def _make_shard(config: dict[str, Any]) -> ParameterServer:
 
 
 def _make_replica(config: dict[str, Any], index: int, shards: list[Any], coordinator: Any) -> Any:
-    return make_replica(JobConfig.from_dict(config), index, Servers(shards), coordinator)
+    """Whether shards and the coordinator live is the supervisor's business, which ends replicas when one does not."""
+    servers = Servers([shard.unwatched() for shard in shards])
+    return make_replica(JobConfig.from_dict(config), index, servers, coordinator.unwatched())

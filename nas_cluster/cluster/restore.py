@@ -20,7 +20,7 @@ from nas_cluster.cluster.messages import ShardClient, ShardState
 from nas_cluster.cluster.parameter_server import fresh_state
 from nas_cluster.cluster.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
-from nas_cluster.core.errors import ConfigError, RunError
+from nas_cluster.core.errors import ConfigError, RunError, RunStopped
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import SNAPSHOTS, is_remote
 from nas_cluster.storage.mirror import Mirror
@@ -106,10 +106,34 @@ class Snapshots:
             self._write(states)
             await self.mirror()
 
-    async def mirror(self) -> None:
-        """Copy the run to where it is mirrored, if it is; other replicas go on meanwhile."""
+    async def claim(self) -> None:
+        """Hold the run where it is mirrored, if it is. Raises RunError when another machine does."""
         if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.claim, self._directory)
+
+    async def check(self) -> None:
+        """Raises Fenced when another machine has taken the run over."""
+        if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.check)
+
+    async def release(self) -> None:
+        """Let another machine go on with the run."""
+        if self._mirror is not None:
+            await asyncio.to_thread(self._mirror.release)
+
+    async def mirror(self, *, last: bool = False) -> None:
+        """Copy the run to where it is mirrored, if it is; other replicas go on meanwhile.
+
+        When that place is out of reach the next copy makes up for it; raises RunStopped when this is the last one.
+        """
+        if self._mirror is None:
+            return
+        try:
             await asyncio.to_thread(self._mirror.push, self._directory)
+        except OSError as error:
+            if last:
+                raise RunStopped(f"the run could not be copied to {self._config.storage_path}: {error}") from error
+            self._journal.event("mirror_failed", reason=str(error))
 
     def _write(self, states: Sequence[ShardState]) -> None:
         arrays, meta = join_states(states)

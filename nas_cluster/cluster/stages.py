@@ -117,6 +117,9 @@ async def run_stages(
     Raises RunStopped on a signal (what is done stays done) and when every training of a stage failed.
     """
     results: list[StageResult] = []
+    mirror = Mirror(config.storage_path, config.name) if is_remote(config.storage_path) else None
+    if mirror is not None:
+        await asyncio.to_thread(mirror.claim, directory)
     with Journal.open(directory, phase=phase) as journal:
         ended = "failed"
         if phase == "finalize" and journal.config != config.to_dict():
@@ -137,8 +140,9 @@ async def run_stages(
             raise
         finally:
             journal.close(ended)
-            if is_remote(config.storage_path):
-                await asyncio.to_thread(Mirror(config.storage_path, config.name).push, directory)
+            if mirror is not None:
+                await asyncio.to_thread(mirror.push, directory)
+                await asyncio.to_thread(mirror.release)
     return results
 
 

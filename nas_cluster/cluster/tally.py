@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Progress
+from nas_cluster.cluster.scalars import Scalars
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.storage.journal import Journal
@@ -24,8 +25,6 @@ class Tally:
     """Starts from what the journal holds and follows every committed row."""
 
     def __init__(self, config: JobConfig, journal: Journal, directory: Path, clock: Clock) -> None:
-        from tensorboardX import SummaryWriter  # imports torch, which shards that import this module do not need
-
         self._config = config
         self._clock = clock
         self._opened = clock.monotonic()
@@ -44,7 +43,7 @@ class Tally:
         self._scalars: dict[str, float] = {}
         self._update_times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._staleness: deque[int] = deque(maxlen=_RATE_WINDOW)
-        self._writer = SummaryWriter(str(directory / TENSORBOARD), flush_secs=10, write_to_disk=True)
+        self._scalars_file = Scalars(directory / TENSORBOARD)
         self._plotted: dict[str, float] = {}
         self.failed_in_a_row = 0
         self.last_event = ""
@@ -99,7 +98,7 @@ class Tally:
         if now - self._plotted.get(group, -1.0) >= _PLOT_SECONDS:
             self._plotted[group] = now
             for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+                self._scalars_file.add(f"{group}/{name}", value, step)
 
     def progress(self, *, busy: int, slots: int, waiting: int) -> Progress:
         """How the run stands."""
@@ -136,4 +135,4 @@ class Tally:
 
     def close(self) -> None:
         """Flush TensorBoard's files."""
-        self._writer.close()
+        self._scalars_file.close()

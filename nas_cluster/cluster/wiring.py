@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from nas_cluster.cluster.authentication import use_available_token
 from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
+from nas_cluster.cluster.fault_injector import Targets
 from nas_cluster.cluster.messages import CoordinatorClient, ReplicaClient, ShardClient, WorkerClient
 from nas_cluster.cluster.parameter_server import ParameterServer
 from nas_cluster.cluster.replica import Replica, Servers
@@ -22,7 +24,7 @@ from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock, SystemClock
 from nas_cluster.storage.layout import LOGS
 
-__all__ = ["InProcess", "PoolShape", "Wiring", "make_wiring", "pool_shape"]
+__all__ = ["InProcess", "PoolShape", "Wiring", "make_targets", "make_wiring", "pool_shape"]
 
 _SHARED_SLOTS_PER_WORKER = 256
 """Slots of one worker process when children only wait (a simulation, a table)."""
@@ -136,6 +138,13 @@ def make_wiring(local: bool) -> Wiring:
     from nas_cluster.cluster.ray_wiring import RayWiring  # importing ray takes a second
 
     return RayWiring()
+
+
+def make_targets(directory: Path) -> AbstractContextManager[Targets]:
+    """What the fault injector can reach of the run in `directory`, on the cluster at RAY_ADDRESS."""
+    from nas_cluster.cluster.ray_targets import RayTargets
+
+    return RayTargets(directory)
 
 
 def make_replica(config: JobConfig, index: int, servers: Servers, coordinator: CoordinatorClient) -> Replica:

@@ -142,6 +142,8 @@ class Failures(Options):
     """So many failed children one after the other stop the run: the fault is then hardly theirs."""
     time_limit: Positive | None = None
     """Seconds one child may run."""
+    stall_limit: Positive | None = None
+    """Seconds in which a child may make no step; loading a dataset or compiling counts, so leave room for that."""
     memory_limit_gb: Positive | None = None
     """Resident memory one child's process may use."""
     max_parameters: int | None = Field(None, ge=1)

@@ -22,6 +22,7 @@ CAUSES = {
     "segfault": "the child's process crashed (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT)",
     "killed": "the child's process was killed from outside",
     "timeout": "it ran longer than failures.time_limit",
+    "no_progress": "it made no step for failures.stall_limit",
     "bad_result": "the estimator returned something that is not an evaluation",
     "worker_lost": "the worker or its node disappeared",
 }

@@ -24,7 +24,7 @@ from nas_cluster.storage.packing import packed
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SnapshotRow, TrainingRow
 
-__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "connect", "is_live"]
+__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "StorageFull", "connect", "is_live"]
 
 SCHEMA_VERSION = 1
 
@@ -45,7 +45,11 @@ def is_live(directory: Path) -> bool:
 
 
 class StorageFailed(RunStopped):
-    """The journal cannot be written (disk full, I/O error); what was committed is safe."""
+    """The journal cannot be written (I/O error); what was committed is safe."""
+
+
+class StorageFull(StorageFailed):
+    """The disk is full; what was committed is safe, and the same write can be tried again."""
 
 
 class Journal(Queries):
@@ -117,12 +121,14 @@ class Journal(Queries):
         """End the session and release the run."""
         if self._lock < 0:
             return
-        if ended is not None:
-            with self.transaction():
-                self._db.execute("UPDATE sessions SET ended = ? WHERE epoch = ?", (ended, self.epoch))
-        self._db.close()
-        os.close(self._lock)
-        self._lock = -1
+        try:
+            if ended is not None:
+                with self.transaction():
+                    self._db.execute("UPDATE sessions SET ended = ? WHERE epoch = ?", (ended, self.epoch))
+        finally:
+            self._db.close()
+            os.close(self._lock)
+            self._lock = -1
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +163,8 @@ class Journal(Queries):
                     self._db.execute("ROLLBACK")
                 raise
         except sqlite3.OperationalError as error:
-            raise StorageFailed(f"the journal cannot be written: {error}") from error
+            failure = StorageFull if error.sqlite_errorcode == sqlite3.SQLITE_FULL else StorageFailed
+            raise failure(f"the journal cannot be written: {error}") from error
         finally:
             self._depth -= 1
 

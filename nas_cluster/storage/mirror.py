@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 
 from nas_cluster.core.errors import Fenced, RunError
+from nas_cluster.storage.claim import Claim
 from nas_cluster.storage.journal import connect
 from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
 
@@ -34,14 +35,27 @@ class Mirror:
     def __init__(self, url: str, name: str) -> None:
         self._place = f"{url.rstrip('/')}/{name}"
         self._fs, self._root = fsspec.core.url_to_fs(self._place)
+        self._claim = Claim(self._fs, self._root)
+
+    def claim(self, directory: Path) -> None:
+        """Hold the run, so that no other machine goes on with it. Raises RunError when another one does, and Fenced
+        when another one did since this one's copy was fetched."""
+        self._claim.take()
+        self._newest(directory)
+
+    def check(self) -> None:
+        """Raises Fenced when another machine has taken the run over."""
+        self._claim.check()
+
+    def release(self) -> None:
+        """Hold the run no longer."""
+        self._claim.release()
 
     def push(self, directory: Path) -> None:
-        """Add a copy of the run. Raises Fenced when another machine has added one since this one last did."""
-        numbers = self._numbers()
-        newest = numbers[-1] if numbers else 0
-        if newest != _marker(directory):
-            raise Fenced(f"another machine has taken this run over ({self._place}, copy {newest})")
-        number = newest + 1
+        """Add a copy of the run. Raises Fenced when another machine holds it or has added one since this one did."""
+        self._claim.check()
+        numbers = self._newest(directory)
+        number = numbers[-1] + 1 if numbers else 1
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / JOURNAL
             paths = _copy_journal(directory, copy)
@@ -53,6 +67,7 @@ class Mirror:
                 manifest[name] = hashlib.sha256(data).hexdigest()
                 if not (name.startswith(SNAPSHOTS) and self._fs.exists(f"{self._root}/{name}")):
                     self._write(name, data)
+        self._claim.check()  # the upload may have taken minutes
         self._write(_manifest(number), json.dumps(manifest).encode())
         (directory / _MARKER).write_text(str(number))
         for old in numbers[: -(_KEPT - 1)]:
@@ -75,6 +90,14 @@ class Mirror:
                     fetched.rename(directory)
                     return
         raise RunError(f"{self._place}: none of its {len(numbers)} copies is whole; restore one from a backup")
+
+    def _newest(self, directory: Path) -> list[int]:
+        """The numbers of all copies, of which the local directory must stand at the last one."""
+        numbers = self._numbers()
+        newest = numbers[-1] if numbers else 0
+        if newest != _marker(directory):
+            raise Fenced(f"another machine has taken this run over ({self._place}, copy {newest})")
+        return numbers
 
     def _fetch(self, number: int, target: Path) -> bool:
         """Download one copy; False when anything of it is missing or damaged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import time
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from nas_cluster.core.durable import write_durably
+from nas_cluster.storage.journal import StorageFull
 from nas_cluster.storage.rows import SnapshotRow
 
 __all__ = ["DamagedSnapshot", "SnapshotStore"]
@@ -33,12 +35,17 @@ class SnapshotStore:
         self._directory = directory
 
     def write(self, version: int, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> SnapshotRow:
-        """Write a file that is either complete on disk when this returns, or not there."""
+        """Write a file that is either complete on disk when this returns, or not there. Raises StorageFull."""
         self._directory.mkdir(parents=True, exist_ok=True)
         data = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"meta": json.dumps(meta)})
         digest = hashlib.sha256(data).hexdigest()
         path = self._directory / f"{version:09d}-{digest[:12]}.safetensors"
-        write_durably(path, data)
+        try:
+            write_durably(path, data)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise StorageFull(f"no room for snapshot {path.name}") from error
+            raise
         return SnapshotRow(version, path.name, digest, time.time())
 
     def load(self, row: SnapshotRow) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nas_cluster.core import progress
 from nas_cluster.core.errors import Diverged
 from nas_cluster.nn.auxiliary import training_logits
 from nas_cluster.training.images import ImageStore
@@ -106,6 +107,7 @@ def evaluate(model: Any, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.
     hits, seen = torch.zeros((), dtype=torch.int64, device=device), 0
     with torch.no_grad(), _autocast(device, dtype):
         for images, labels in batches:
+            progress.made()
             hits += (model(images).argmax(1) == labels).sum()
             seen += len(labels)
     return int(hits) / seen

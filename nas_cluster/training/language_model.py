@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas_cluster.core import progress
 from nas_cluster.core.errors import Diverged
 from nas_cluster.training.language_settings import LanguageSettings
 from nas_cluster.training.softmax_loss import softmax_loss
@@ -87,6 +88,7 @@ def perplexity(model: Any, windows: Iterable[tuple[Tensor, Tensor]]) -> float:
     loss, seen = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     with torch.no_grad():
         for tokens_TB, targets_TB in windows:
+            progress.made()
             if state is None:
                 state = model.initial_state(tokens_TB.shape[1])
                 loss, seen = loss.to(tokens_TB.device), seen.to(tokens_TB.device)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nas_cluster.core import progress
+
 __all__ = ["TrainingStep"]
 
 _WARM_UP_STEPS = 3
@@ -48,6 +50,7 @@ class TrainingStep(ABC):
 
     def step(self, inputs: Tensor, rate: float) -> None:
         """Train on one batch, given as what `loss` takes, with this learning rate."""
+        progress.made()
         for group in self._optimizer.param_groups:
             if self._cuda:
                 group["lr"].fill_(rate)

@@ -1,7 +1,12 @@
 """A worker always knows how a child ended, and is ready for the next one at once."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +35,12 @@ FAULTS = {
 
 @pytest.mark.parametrize(
     "faults,limits",
-    [(FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}), ({"timeout": "timeout"}, {"time_limit": 0.5})],
-    ids=["crashes", "a hang"],
+    [
+        (FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}),
+        ({"timeout": "timeout"}, {"time_limit": 0.5}),
+        ({"timeout": "no_progress"}, {"stall_limit": 0.5}),
+    ],
+    ids=["crashes", "a hang", "no progress"],
 )
 def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, faults, limits):
     config = simulated_job(estimator={"isolated": True, "faults": dict(enumerate(faults))}, failures=limits)
@@ -123,3 +132,82 @@ def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatc
 
     asyncio.run(main())
     assert "hello from a child" in (tmp_path / "worker.log").read_text()
+
+
+REAL = {
+    "space": {"filters": [4, 8], "layers": 2},
+    "estimator": {"kind": "train", "epochs": 3, "validation": 200, "crop_padding": 0, "flip": False},
+}
+
+
+@pytest.mark.parametrize("limit,cause", [(None, "out_of_memory"), (10_000_000, "too_large")])
+def test_a_model_of_100_gb_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, monkeypatch, limit, cause):
+    (tmp_path / "huge_space.py").write_text(
+        "from nas_cluster.spaces.layerwise_cnn.space import LayerwiseCNN\n"
+        "class Huge(LayerwiseCNN):\n"
+        "    def build_child(self, architecture, task):\n"
+        "        from torch import nn\n"
+        "        return nn.Sequential(nn.Flatten(), nn.Linear(64, 400_000_000), nn.Linear(400_000_000, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = simulated_job(
+        **{**REAL, "space": {"kind": "huge_space:Huge", "layers": 2}}, failures={"max_parameters": limit}
+    )
+
+    async def main():
+        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        await worker.start()
+        for number in range(2):
+            evaluation = await worker.evaluate(child(config, number))
+            assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
+        await worker.close()
+
+    asyncio.run(main())
+
+
+STUCK = """
+import asyncio, json, sys
+from pathlib import Path
+from nas_cluster.cluster.child_worker import ChildWorker
+from nas_cluster.core.evaluation import Child
+
+async def main():
+    worker = ChildWorker("worker-0", json.loads(sys.argv[1]), log=Path(sys.argv[2]))
+    await worker.start()
+    print(worker._process._process.pid, flush=True)
+    await worker.evaluate(Child.from_json(json.loads(sys.argv[3])))
+
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_holds_the_interpreter_ends_with_its_killed_worker(simulated_job, tmp_path, monkeypatch):
+    (tmp_path / "stuck_estimator.py").write_text(
+        "import ctypes\nfrom nas_cluster.estimators import Estimator\n"
+        "class Stuck(Estimator):\n"
+        "    def open(self, context):\n        return self\n"
+        "    def evaluate(self, child):\n"
+        f"        open({str(tmp_path / 'begun')!r}, 'w').close()\n"
+        "        ctypes.PyDLL(None).sleep(60)\n"  # native code that does not let the interpreter go
+        "    def reward_of(self, metric):\n        return metric\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = simulated_job(estimator="stuck_estimator:Stuck")
+    arguments = [json.dumps(config.to_dict()), str(tmp_path / "log"), json.dumps(child(config, 0).to_json())]
+    worker = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid = int(worker.stdout.readline())
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "an orphan holds its slot"
+        time.sleep(0.05)

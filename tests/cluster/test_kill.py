@@ -57,12 +57,20 @@ def record_of(config):
     return job.load_run(f"{config.storage_path}/{config.name}")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "learner,least,children",
-    [("reinforce", 100, 360), ("ppo", 30, 150), ("ppo_control", 30, 80), ("evolution", 30, 600)],
+    [
+        ("reinforce", 100, 360),
+        ("ppo", 30, 150),
+        ("ppo_control", 30, 80),
+        ("evolution", 30, 600),
+        pytest.param("reinforce", 200, 360, marks=pytest.mark.soak, id="reinforce-200"),
+    ],
 )
-def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(simulated_job, learner, least, children):
+def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(
+    simulated_job, measured, learner, least, children
+):
     duration = {"duration": {"seconds": 0.002, "sigma": 0.5}}
     changes = {"budget": {"max_children": children}, "estimator": duration, **LEARNERS[learner]}
     whole = simulated_job(name="whole", **changes)
@@ -74,15 +82,22 @@ def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(simulated_
         assert trace(record_of(broken)) == trace(record_of(whole))
         assert record_of(broken).counts()["done"] == children
         assert not record_of(broken).events()
+    measured(f"kill -9 of the driver, synchronous, {learner}", f"{kills} kills, every continuation bit-identical")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "learner,least,children",
-    [("reinforce", 50, 360), ("ppo", 30, 150), ("ppo_control", 30, 80), ("evolution_control", 30, 600)],
+    [
+        ("reinforce", 50, 360),
+        ("ppo", 30, 150),
+        ("ppo_control", 30, 80),
+        ("evolution_control", 30, 600),
+        pytest.param("reinforce", 100, 360, marks=pytest.mark.soak, id="reinforce-100"),
+    ],
 )
 def test_asynchronous_searches_killed_many_times_count_everything_once(
-    simulated_job, tmp_path, learner, least, children
+    simulated_job, tmp_path, measured, learner, least, children
 ):
     changes = {
         "mode": "asynchronous",
@@ -103,6 +118,9 @@ def test_asynchronous_searches_killed_many_times_count_everything_once(
         (_, _, meta), _ = SnapshotStore(tmp_path / config.name / SNAPSHOTS).newest_good(record.snapshots())
         for shard in meta["shards"]:
             assert shard["adam_updates"] == gradients(config, record)
+    stalest = max(batch.staleness for batch in record.batches())
+    account = f"{kills} kills, all children once, staleness at most {stalest} of 5"
+    measured(f"kill -9 of the driver, asynchronous, {learner}", account)
 
 
 @pytest.mark.timeout(120)

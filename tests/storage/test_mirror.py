@@ -1,11 +1,16 @@
 """A run on shared storage: taken over by another machine, torn uploads, fencing."""
 
+import os
 import shutil
+import signal
+import threading
+import time
 
 import pytest
 
 from nas_cluster import job
 from nas_cluster.core.errors import Fenced, RunError
+from nas_cluster.storage import claim
 from nas_cluster.storage.layout import run_directory
 from nas_cluster.storage.mirror import Mirror
 
@@ -15,6 +20,12 @@ from test_search_in_process import trace  # isort: skip
 @pytest.fixture
 def shared(tmp_path):
     return (tmp_path / "shared").as_uri()
+
+
+@pytest.fixture(autouse=True)
+def quick_claims(monkeypatch):
+    for name, seconds in {"_RENEW_SECONDS": 0.2, "_SILENT_SECONDS": 2.0, "_SETTLE_SECONDS": 0.1}.items():
+        monkeypatch.setattr(claim, name, seconds)
 
 
 def machine(monkeypatch, path):
@@ -68,3 +79,51 @@ def test_old_copies_and_their_snapshots_go(simulated_job, tmp_path, shared, monk
     place = tmp_path / "shared" / "kept"
     assert len(list(place.glob("manifest-*"))) == 3
     assert len(list((place / "snapshots").iterdir())) <= 6
+
+
+def test_a_second_driver_is_refused_while_the_first_lives(simulated_job, tmp_path, shared, monkeypatch):
+    slow = {"estimator": {"duration": {"seconds": 0.2}}, "budget": {"max_children": 90}}
+    machine(monkeypatch, tmp_path / "one")
+    config = simulated_job(name="shared", storage_path=shared, **slow)
+    first = threading.Thread(target=job.execute, args=(config,), kwargs={"local": True})
+    first.start()
+    while not (tmp_path / "shared" / "shared" / "manifest-000001.json").exists():
+        time.sleep(0.05)
+    machine(monkeypatch, tmp_path / "two")
+    with pytest.raises(RunError, match="is in use by process"):
+        job.execute(config, local=True)
+    first.join()
+    assert job.execute(config, local=True).ended == "done"
+    record = job.load_run(run_directory(shared, "shared"))
+    assert record.counts()["done"] == 90
+    assert [session.ended for session in record.sessions()] == ["done"], "the first one ended as if alone"
+
+
+def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(simulated_job, tmp_path, shared, monkeypatch):
+    """It stood still for longer than its claim holds; meanwhile another machine has gone on."""
+    slow = {"estimator": {"duration": {"seconds": 0.1}}, "budget": {"max_children": 90}}
+    config = simulated_job(name="taken", storage_path=shared, **slow)
+    machine(monkeypatch, tmp_path / "one")
+    child = os.fork()
+    if child == 0:
+        try:
+            outcome = job.execute(config, local=True)
+            os._exit(0 if outcome.ended == "failed" and "another machine" in outcome.reason else 1)
+        except Fenced:
+            os._exit(0)
+        finally:
+            os._exit(2)
+    place = tmp_path / "shared" / "taken"
+    while not (place / "manifest-000002.json").exists():
+        time.sleep(0.02)
+    os.kill(child, signal.SIGSTOP)
+    machine(monkeypatch, tmp_path / "two")
+    assert job.execute(config, local=True).ended == "done"
+    copies = sorted(place.glob("manifest-*"))
+    os.kill(child, signal.SIGCONT)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sorted(place.glob("manifest-*")) == copies, "it has added nothing"
+    record = job.load_run(run_directory(shared, "taken"))
+    assert sorted(row.child.number for row in record.children()) == list(range(90))
+    assert all(row.done for row in record.children())
