@@ -47,6 +47,7 @@ class RayHosts:
             "XDG_CACHE_HOME": str(home / ".cache"),
             "RAY_AUTH_MODE": "disabled",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the suite's conftest keeps Ray on loopback with this
+            "RAY_raylet_start_wait_time_s": "250",  # on a machine that others keep busy a node takes minutes to start
             "RAY_ADDRESS": self.address,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             "OMP_NUM_THREADS": "1",
