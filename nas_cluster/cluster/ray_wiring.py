@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -136,7 +137,9 @@ async def _watch(host: Any) -> asyncio.Task[str]:
     """Renew a host's lease from now on, once its parts are made."""
     if host._actor_id not in _WATCHED:
         await _answer(host.open.remote())
-        _WATCHED.setdefault(host._actor_id, asyncio.ensure_future(_until_lost(host)))
+        if host._actor_id not in _WATCHED:
+            watch = _WATCHED[host._actor_id] = asyncio.ensure_future(_until_lost(host))
+            watch.add_done_callback(lambda _: _kill_unless_closed(host))
     return _WATCHED[host._actor_id]
 
 
@@ -148,11 +151,15 @@ async def _until_lost(host: Any) -> str:
             raise Unanswered from error
 
     try:
-        reason = await until_lost(beat)
+        return await until_lost(beat)
     except RayActorError as error:
         return _first_line(error)
-    await asyncio.to_thread(ray.kill, host, no_restart=True)  # it may only be deaf, and hold a card
-    return reason
+
+
+def _kill_unless_closed(host: Any) -> None:
+    """A host that was lost may only be deaf, and hold a card. In a thread: Ray may be out of reach too."""
+    if host._actor_id in _WATCHED:
+        threading.Thread(target=ray.kill, args=(host,), daemon=True).start()
 
 
 def _end_host(host: Any) -> None:

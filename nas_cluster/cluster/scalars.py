@@ -17,6 +17,13 @@ class Scalars:
     adding a point blocks for ever."""
 
     def __init__(self, directory: Path) -> None:
+        # Imports torch, for seconds: not at the top, as shards import this too and need none of it, and not with the
+        # first point, when others wait for this thread.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._events_writer, self._event, self._scalar = EventsWriter, Event, scalar
         self._directory = directory
         self._files = 0
         self._writer: Any = None
@@ -24,10 +31,7 @@ class Scalars:
 
     def add(self, name: str, value: float, step: int) -> None:
         """One point."""
-        from tensorboardX.proto.event_pb2 import Event  # imports torch, which shards that import this do not need
-        from tensorboardX.summary import scalar
-
-        event = Event(summary=scalar(name, value), step=step, wall_time=time.time())
+        event = self._event(summary=self._scalar(name, value), step=step, wall_time=time.time())
         try:
             if self._writer is None:
                 self._writer = self._open()
@@ -46,8 +50,6 @@ class Scalars:
             self._writer = None
 
     def _open(self) -> Any:
-        from tensorboardX.event_file_writer import EventsWriter
-
         self._directory.mkdir(parents=True, exist_ok=True)
         self._files += 1
-        return EventsWriter(str(self._directory / "events"), "" if self._files == 1 else f".{self._files}")
+        return self._events_writer(str(self._directory / "events"), "" if self._files == 1 else f".{self._files}")

@@ -58,7 +58,7 @@ def test_ray_on_every_node_and_the_job_on_the_first(slurm, tmp_path):
     assert process.returncode == 0, output
     made = calls(tmp_path)
     starts = [call for call in made if call.startswith("srun") and " ray start " in call]
-    assert [re.search(r"--nodelist=(\w+)", call)[1] for call in starts] == ["n1", "n2", "n3"]
+    assert sorted(re.search(r"--nodelist=(\w+)", call)[1] for call in starts) == ["n1", "n2", "n3"]
     assert "--head" in starts[0]
     assert all("--address=127.0.0.1:6379" in call for call in starts[1:])
     (run,) = [call for call in made if call.startswith("nas-cluster")]

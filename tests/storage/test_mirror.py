@@ -1,14 +1,16 @@
 """A run on shared storage: taken over by another machine, torn uploads, fencing."""
 
-import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from nas_cluster import job
+from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.storage import claim
 from nas_cluster.storage.layout import run_directory
@@ -104,25 +106,22 @@ def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(simulated
     slow = {"estimator": {"duration": {"seconds": 0.1}}, "budget": {"max_children": 90}}
     config = simulated_job(name="taken", storage_path=shared, **slow)
     machine(monkeypatch, tmp_path / "one")
-    child = os.fork()
-    if child == 0:
-        try:
-            outcome = job.execute(config, local=True)
-            os._exit(0 if outcome.ended == "failed" and "another machine" in outcome.reason else 1)
-        except Fenced:
-            os._exit(0)
-        finally:
-            os._exit(2)
+    file = tmp_path / "taken.yaml"
+    file.write_text(write_yaml(config.to_dict()))
+    command = [sys.executable, "-m", "nas_cluster.cli", "run", str(file), "--local"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     place = tmp_path / "shared" / "taken"
     while not (place / "manifest-000002.json").exists():
+        assert first.poll() is None, first.communicate()[0]
         time.sleep(0.02)
-    os.kill(child, signal.SIGSTOP)
+    first.send_signal(signal.SIGSTOP)
     machine(monkeypatch, tmp_path / "two")
     assert job.execute(config, local=True).ended == "done"
     copies = sorted(place.glob("manifest-*"))
-    os.kill(child, signal.SIGCONT)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    first.send_signal(signal.SIGCONT)
+    output, _ = first.communicate(timeout=200)
+    assert first.returncode == 75, output
+    assert "has taken this run over" in output
     assert sorted(place.glob("manifest-*")) == copies, "it has added nothing"
     record = job.load_run(run_directory(shared, "taken"))
     assert sorted(row.child.number for row in record.children()) == list(range(90))
