@@ -172,7 +172,11 @@ def test_a_worker_that_is_killed_is_replaced(ray_address, simulated_job):
     "address,changes,message",
     [
         ("127.0.0.1:1", {}, "RAY_ADDRESS=127.0.0.1:1: nobody answers there"),
-        (None, {"topology": {"resources": {"GPU": 16}}}, "a child asks for {CPU: 1, GPU: 16}, this cluster has"),
+        (
+            None,
+            {"estimator": {"kind": "train"}, "topology": {"resources": {"GPU": 16}}},
+            "a child asks for {CPU: 1, GPU: 16}, this cluster has",
+        ),
     ],
 )
 def test_a_cluster_that_is_not_there_or_too_small_is_the_users_error(
