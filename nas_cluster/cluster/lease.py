@@ -24,7 +24,10 @@ PATIENCE_SECONDS = 15.0
 LEASE_SECONDS = 30.0
 """Longer than an owner's patience: one that is only slow must not find its parts gone."""
 _ASLEEP_SECONDS = 5.0
+_LATE_SECONDS = 0.5
 """A measurement so much later than intended says that the one who measures was stopped, and nothing of the other."""
+_GRACE_SECONDS = 5.0
+"""What the other one has from then on to be heard."""
 
 
 class Unanswered(Exception):
@@ -81,14 +84,14 @@ async def until_lost(
     clock = clock or SystemClock()
     answered = clock.monotonic()
     while True:
-        asked = clock.monotonic()
+        asked, due = clock.monotonic(), answered + seconds
         try:
-            await asyncio.wait_for(beat(), answered + seconds - asked)
+            await asyncio.wait_for(beat(), due - asked)
             answered = asked
         except (TimeoutError, Unanswered):
-            silent = clock.monotonic() - answered
-            if silent > seconds + _ASLEEP_SECONDS:  # it is this process that was stopped
-                answered = clock.monotonic()
-            elif silent >= seconds:
-                return f"no sign of life for {silent:.0f} s"
+            now = clock.monotonic()
+            if now - max(asked, due) > _LATE_SECONDS:  # this process was stopped; an answer may be waiting to be read
+                answered = now + _GRACE_SECONDS - seconds
+            elif now >= due:
+                return f"no sign of life for {now - answered:.0f} s"
         await clock.sleep(BEAT_SECONDS)

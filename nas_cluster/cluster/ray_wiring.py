@@ -15,7 +15,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,43 +129,48 @@ async def _answer(call: Any) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from error
 
 
-_WATCHED: dict[Any, asyncio.Task[str]] = {}
-"""The hosts whose leases this process renews: a task that ends, with the reason, when the host is lost."""
+_WATCHED: dict[Any, asyncio.Future[str]] = {}
+"""The hosts whose leases this process renews: a future that has the reason once the host is lost."""
 
 
-async def _watch(host: Any) -> asyncio.Task[str]:
+async def _watch(host: Any) -> asyncio.Future[str]:
     """Renew a host's lease from now on, once its parts are made."""
     if host._actor_id not in _WATCHED:
         await _answer(host.open.remote())
         if host._actor_id not in _WATCHED:
-            watch = _WATCHED[host._actor_id] = asyncio.ensure_future(_until_lost(host))
-            watch.add_done_callback(lambda _: _kill_unless_closed(host))
+            _WATCHED[host._actor_id] = asyncio.get_running_loop().create_future()
+            asyncio.run_coroutine_threadsafe(_keep_watch(host, _WATCHED[host._actor_id]), _watch_loop())
     return _WATCHED[host._actor_id]
 
 
-async def _until_lost(host: Any) -> str:
+@cache
+def _watch_loop() -> asyncio.AbstractEventLoop:
+    """In a thread of its own: whatever this process is busy with, its hosts are asked for beats."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="leases", daemon=True).start()
+    return loop
+
+
+async def _keep_watch(host: Any, lost: asyncio.Future[str]) -> None:
     async def beat() -> None:
+        if _WATCHED.get(host._actor_id) is not lost:
+            raise asyncio.CancelledError  # closed
         try:
             await host.beat.options(concurrency_group="lease").remote()
         except ActorUnavailableError as error:
             raise Unanswered from error
 
     try:
-        return await until_lost(beat)
+        reason = await until_lost(beat)
     except RayActorError as error:
-        return _first_line(error)
-
-
-def _kill_unless_closed(host: Any) -> None:
-    """A host that was lost may only be deaf, and hold a card. In a thread: Ray may be out of reach too."""
-    if host._actor_id in _WATCHED:
-        threading.Thread(target=ray.kill, args=(host,), daemon=True).start()
+        reason = _first_line(error)
+    if _WATCHED.get(host._actor_id) is lost:
+        lost.get_loop().call_soon_threadsafe(lost.set_result, reason)
+        await asyncio.to_thread(ray.kill, host, no_restart=True)  # it may only be deaf, and hold a card
 
 
 def _end_host(host: Any) -> None:
-    watch = _WATCHED.pop(host._actor_id, None)
-    if watch is not None:
-        watch.cancel()
+    _WATCHED.pop(host._actor_id, None)
     ray.kill(host, no_restart=True)
 
 
@@ -275,6 +280,12 @@ class RayWiring:
             self._learners.append(host)
             clients += [Remote(host, part) for part in range(len(group))]
         return clients
+
+    async def watch_learners(self) -> None:
+        """Raise PartLost as soon as a shard or a replica is lost, also one that nobody has asked for anything."""
+        watched = [await _watch(host) for host in self._learners]
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        raise PartLost(next(lost.result() for lost in watched if lost.done()))
 
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""

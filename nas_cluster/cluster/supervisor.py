@@ -189,8 +189,10 @@ class Supervisor:
         replicas |= dict(zip(leftover, await wiring.start_replicas(config, leftover, shards, coordinator), strict=True))
         self._enter(State.RUNNING)
         async with asyncio.TaskGroup() as group:
-            for index, replica in replicas.items():
-                group.create_task(replica.run(updates[index]))
+            watch = group.create_task(wiring.watch_learners())
+            runs = [group.create_task(replica.run(updates[index])) for index, replica in replicas.items()]
+            await asyncio.wait(runs)
+            watch.cancel()
 
     async def _watch(self, coordinator: CoordinatorClient, stop: Stop) -> None:
         """Show progress twice a second; pass a stop on."""

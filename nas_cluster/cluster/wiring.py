@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -59,6 +60,10 @@ class Wiring(Protocol):
     async def start_replicas(
         self, config: JobConfig, indices: Sequence[int], shards: Sequence[ShardClient], coordinator: CoordinatorClient
     ) -> Sequence[ReplicaClient]: ...
+    async def watch_learners(self) -> None:
+        """Raise PartLost as soon as a shard or a replica is lost; until then, wait."""
+        ...
+
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""
         ...
@@ -110,6 +115,10 @@ class InProcess:
     ) -> Sequence[ReplicaClient]:
         """One replica per index."""
         return [make_replica(config, index, Servers(shards), coordinator) for index in indices]
+
+    async def watch_learners(self) -> None:
+        """Objects are not lost."""
+        await asyncio.Event().wait()
 
     async def end_learners(self) -> None:
         """Nothing to end: objects are garbage."""
