@@ -89,27 +89,15 @@ class SharedTraining:
         self.hold(order.parent)
         self.network.train()
         total = torch.zeros((), dtype=torch.float64, device=self._device)
-        assert self._flat.grad is not None
-        with _group(order, self._device):
+        with _group(order, self._device) as group:
             for step, architectures in enumerate(order.tokens):
                 M = len(architectures)
-                self._flat.grad.zero_()
-                for slot in range(order.rank, M, order.world):
-                    part = loss(step, slot) / M
-                    part.backward()  # type: ignore[no-untyped-call]
-                    total += part.detach()
-                if order.world > 1:
-                    dist.all_reduce(self._flat.grad)
-                if self._clip is not None:
-                    norm = torch.linalg.vector_norm(self._flat.grad)
-                    self._flat.grad.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
-                for group in self._optimizer.param_groups:
-                    group["lr"] = rate(step)
-                self._optimizer.step()
+                slots = range(order.rank, M, order.world)
+                total += self.step((loss(step, slot) / M for slot in slots), rate(step), group)
             if order.world > 1:
-                dist.all_reduce(total)
+                dist.all_reduce(total, group=group)
                 for buffer in self._buffers().values():
-                    dist.all_reduce(buffer)
+                    dist.all_reduce(buffer, group=group)
                     buffer.div_(order.world)
         mean = float(total) / len(order.tokens)
         if not math.isfinite(mean) or not bool(torch.isfinite(self._flat.detach()).all()):
@@ -122,6 +110,24 @@ class SharedTraining:
         if order.rank == 0:
             sha256 = write_durably(Path(order.target), save(tensors, {"phase": json.dumps(order.phase)}))
         return PhaseResult(mean, digest, time.perf_counter() - started, sha256)
+
+    def step(self, losses: Iterable[Tensor], rate: float, group: Any = None) -> Tensor:
+        """One update on the gradient of the sum of `losses`, and of those of the other members of `group`; that sum."""
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        assert self._flat.grad is not None
+        self._flat.grad.zero_()
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if group is not None:
+            dist.all_reduce(self._flat.grad, group=group)
+        if self._clip is not None:
+            norm = torch.linalg.vector_norm(self._flat.grad)
+            self._flat.grad.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
+        for settings in self._optimizer.param_groups:
+            settings["lr"] = rate
+        self._optimizer.step()
+        return total
 
     def _buffers(self) -> dict[str, Tensor]:
         return {name: b for name, b in self.network.named_buffers() if b.is_floating_point() and name != "progress"}
@@ -217,20 +223,28 @@ def _read(state: SharedState) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _group(order: PhaseOrder, device: torch.device) -> Iterator[None]:
+def _group(order: PhaseOrder, device: torch.device) -> Iterator[Any]:
     """Member of the group for the length of a phase: a group that lost somebody is simply made anew."""
     if order.world == 1:
-        yield
+        yield None
         return
-    backend: Any = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend,
+        "gloo",
         init_method=f"tcp://{order.rendezvous}",
         rank=order.rank,
         world_size=order.world,
         timeout=timedelta(seconds=_GROUP_SECONDS),
     )
     try:
-        yield
+        yield dist.new_group(backend="nccl" if _cards_of_their_own(order.world, device) else "gloo")
     finally:
         dist.destroy_process_group()
+
+
+def _cards_of_their_own(world: int, device: torch.device) -> bool:
+    """Whether every member has a GPU to itself: NCCL refuses two on one card, which gloo serves."""
+    if device.type != "cuda":
+        return False
+    cards: list[str | None] = [None] * world
+    dist.all_gather_object(cards, str(torch.cuda.get_device_properties(device).uuid))
+    return len(set(cards)) == world

@@ -1,13 +1,16 @@
 """Child training against plain loops: the rows of the trainer's README.
 
     python tests/benchmarks/child_training.py pipeline|children|fixed|evaluation --data FILE.npz [--name NAME]
+    python tests/benchmarks/child_training.py children|fixed|evaluation --data FILE.npz --device cuda [--slots 1 2 4 8]
 
 FILE.npz holds x_train, y_train, x_test, y_test; its name is printed beside every figure. The children are trained on
-5,000 images (`--images`); `children --images 1000 --repeats 1` is a look of a minute.
+5,000 images (`--images`); `children --images 1000 --repeats 1` is a look of a minute. `--slots` are the numbers of warm
+workers to try side by side: on a GPU they share the card.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +42,7 @@ ARCHITECTURE = {
 """A small child of NAS-RL's space."""
 
 
-def job(data):
+def job(data, device="cpu", slots=1):
     return JobConfig.from_dict(
         {
             "name": "benchmark",
@@ -46,6 +50,7 @@ def job(data):
             "space": SPACE,
             "strategy": "random",
             "estimator": {"kind": "train", "epochs": EPOCHS, "batch_size": BATCH, "validation": VALIDATION},
+            "topology": {"resources": {"CPU": 1, "GPU": 1 / slots if device == "cuda" else 0}},
             "budget": {"max_children": 1},
         }
     )
@@ -67,7 +72,7 @@ def subset(data, folder, images):
 # -- the plain loop, as a script would have it
 
 
-def plain_child(data, seed, workers):
+def plain_child(data, seed, workers, device):
     """Train the same child with PIL transforms, a DataLoader, and a synchronisation per step; prints its accuracy."""
     import torch
     from PIL import Image
@@ -97,7 +102,7 @@ def plain_child(data, seed, workers):
     config = job(data)
     from nas_cluster.core.task import ImageTask
 
-    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10))
+    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, 0, 1e-4, nesterov=True)
     loader = torch.utils.data.DataLoader(
         Images(training, augmented), BATCH, shuffle=True, drop_last=True, num_workers=workers
@@ -105,7 +110,7 @@ def plain_child(data, seed, workers):
     for _ in range(EPOCHS):
         model.train()
         for images, labels in loader:
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -113,17 +118,19 @@ def plain_child(data, seed, workers):
     model.eval()
     held_out = torch.utils.data.DataLoader(Images(validation, transforms.Compose(normal)), 500, num_workers=workers)
     with torch.no_grad():
-        hits = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in held_out)
+        hits = sum(int((model(x.to(device)).argmax(1).cpu() == labels).sum()) for x, labels in held_out)
     print(json.dumps({"accuracy": hits / VALIDATION}))
 
 
-def start_plain(data, seed, workers, threads):
+def start_plain(data, device, seed, workers, threads):
     environment = dict(os.environ)
     environment.pop("OMP_NUM_THREADS", None)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
-    arguments = [sys.executable, __file__, "plain", "--data", str(data), "--seed", str(seed), "--workers", str(workers)]
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    options = {"data": data, "device": device, "seed": seed, "workers": workers}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, __file__, "plain", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def finish_plain(process):
@@ -151,38 +158,48 @@ async def warm_children(workers, first, count):
     return time.perf_counter() - started, accuracies
 
 
-def children(data, name, repeats, images):
-    async def measure():
-        with tempfile.TemporaryDirectory() as folder:
-            path = subset(data, folder, images)
-            config = job(path).to_dict()
-            workers = [ChildWorker(f"w{i}", config, log=Path(folder) / f"w{i}.log") for i in range(2)]
-            for worker in workers:
-                await worker.start()
-            await warm_children(workers, 10_000, 2)
-            rate = {"A": [], "B": [], "warm": []}
-            accuracy = {"A": [], "B": [], "warm": []}
+@contextlib.asynccontextmanager
+async def warm_workers(path, device, slots):
+    """So many warm workers that have trained a child each."""
+    config = job(path, device, slots).to_dict()
+    workers = [ChildWorker(f"w{i}", config, log=Path(path).parent / f"w{i}.log") for i in range(slots)]
+    await asyncio.gather(*(worker.start() for worker in workers))
+    await warm_children(workers, 10_000, slots)
+    yield workers
+    for worker in workers:
+        await worker.close()
+
+
+def children(data, name, repeats, images, device, slots):
+    rate, accuracy = defaultdict(list), defaultdict(list)
+
+    async def measure(path):
+        async with contextlib.AsyncExitStack() as stack:
+            groups = [await stack.enter_async_context(warm_workers(path, device, number)) for number in slots]
             for repeat in range(repeats):
                 started = time.perf_counter()
-                accuracy["A"].append(finish_plain(start_plain(path, repeat, workers=2, threads=None)))
+                accuracy["A"].append(finish_plain(start_plain(path, device, repeat, workers=2, threads=None)))
                 rate["A"].append(3600 / (time.perf_counter() - started))
                 started = time.perf_counter()
-                pair = [start_plain(path, 100 + 2 * repeat + i, workers=0, threads=1) for i in range(2)]
+                pair = [start_plain(path, device, 100 + 2 * repeat + i, workers=0, threads=1) for i in range(2)]
                 accuracy["B"] += [finish_plain(process) for process in pair]
                 rate["B"].append(2 * 3600 / (time.perf_counter() - started))
-                seconds, found = await warm_children(workers, 1000 + 4 * repeat, 4)
-                rate["warm"].append(4 * 3600 / seconds)
-                accuracy["warm"] += found
-            for worker in workers:
-                await worker.close()
-        return rate, accuracy
+                for number, workers in zip(slots, groups, strict=True):
+                    count = number * (2 if device == "cpu" else 16)
+                    seconds, found = await warm_children(workers, 1000 + count * repeat, count)
+                    rate[number].append(count * 3600 / seconds)
+                    accuracy["warm"] += found
 
-    rate, accuracy = asyncio.run(measure())
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(measure(subset(data, folder, images)))
     print(f"{images} images of {name}, {EPOCHS} epochs, batch {BATCH}, small NAS-RL child; children per hour:")
-    for which, label in (("A", "A, one fresh process"), ("B", "B, two fresh processes"), ("warm", "two warm workers")):
-        print(f"  {label:<24} {summary(rate[which])}")
-    for which in ("A", "B"):
-        print(f"  ratio against {which}: {statistics.median(rate['warm']) / statistics.median(rate[which]):.2f}")
+    print(f"  A, one fresh process      {summary(rate['A'])}")
+    print(f"  B, two fresh processes    {summary(rate['B'])}")
+    middle = {which: statistics.median(values) for which, values in rate.items()}
+    for number in slots:
+        ratios = {"A": "A", "B": "B", f"{slots[0]} warm": slots[0]}
+        against = ", ".join(f"{middle[number] / middle[other]:.2f} x {name}" for name, other in ratios.items())
+        print(f"  {number:2} warm workers          {summary(rate[number])}: {against}")
     plain = accuracy["A"] + accuracy["B"]
     ours = accuracy["warm"]
     errors = [statistics.stdev(group) ** 2 / len(group) for group in (plain, ours)]
@@ -242,18 +259,18 @@ def pipeline(data, name, repeats):
     print(f"  ratio {statistics.median(fast) / statistics.median(plain):.1f}")
 
 
-def warm_trainer(data, **settings):
+def warm_trainer(data, device, **settings):
     import torch
 
-    from nas_cluster.cluster.child_worker import worker_context
+    from nas_cluster.estimators import WorkerContext
 
     torch.set_num_threads(1)
     config = job(data)
     estimator = config.estimator.model_copy(update=settings)
-    return estimator.open(worker_context(config, device="cpu", test=False))
+    return estimator.open(WorkerContext(config.space, config.dataset, config.seed, device))
 
 
-def fixed(data, name, repeats):
+def fixed(data, name, repeats, device):
     """Children of 1 and of 5 steps (an epoch is one step and its evaluation): what is left without steps."""
     with tempfile.TemporaryDirectory() as folder:
         with np.load(data) as arrays:
@@ -263,7 +280,7 @@ def fixed(data, name, repeats):
         np.savez(path, **few)
         seconds = {epochs: [] for epochs in (1, 5)}
         for epochs, times in seconds.items():
-            trainer = warm_trainer(path, epochs=epochs, validation=8, batch_size=56)
+            trainer = warm_trainer(path, device, epochs=epochs, validation=8, batch_size=56)
             for number in range(20 * repeats):
                 started = time.perf_counter()
                 trainer.evaluate(child(number))
@@ -275,16 +292,16 @@ def fixed(data, name, repeats):
     print(f"fixed cost of a child in a warm worker, ms: {short - (long - short) / 4:.1f}")
 
 
-def evaluation(data, name, repeats):
+def evaluation(data, name, repeats, device):
     import torch
 
     from nas_cluster.core.task import ImageTask
     from nas_cluster.training.image_classifier import evaluate
 
-    trainer = warm_trainer(data)
+    trainer = warm_trainer(data, device)
     batches = list(trainer._store.validation_batches())
     config = job(data)
-    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10))
+    model = config.space.build_child(config.space.parse(ARCHITECTURE), ImageTask(32, 32, 3, 10)).to(device)
     plain_batches = [(x.contiguous(), y) for x, y in batches]
     images = sum(len(y) for _, y in batches)
     fast, plain = [], []
@@ -297,7 +314,7 @@ def evaluation(data, name, repeats):
         started = time.perf_counter()
         evaluate(model, plain_batches, torch.float32)
         plain.append(images / (time.perf_counter() - started))
-    print(f"evaluation, {name}, images per second, one thread:")
+    print(f"evaluation, {name}, images per second, {device}:")
     print(f"  bf16 channels_last {summary(fast[1:])}")
     print(f"  fp32 NCHW          {summary(plain[1:])}")
     print(f"  ratio {statistics.median(fast[1:]) / statistics.median(plain[1:]):.2f}")
@@ -312,17 +329,21 @@ def main():
     parser.add_argument("--images", type=int, default=5000, help="training images of a child (children)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--slots", type=int, nargs="+", default=[2], help="warm workers to try (children)")
     a = parser.parse_args()
     if a.what == "plain":
-        plain_child(a.data, a.seed, a.workers)
+        plain_child(a.data, a.seed, a.workers, a.device)
         return
-    print(f"{time.strftime('%Y-%m-%d')} · {machine()}")
+    print(f"{time.strftime('%Y-%m-%d')} · {machine(a.device)}")
     name = a.name or a.data.name
     if a.what == "children":
-        children(a.data, name, a.repeats or 4, a.images)
+        children(a.data, name, a.repeats or 4, a.images, a.device, a.slots)
+    elif a.what == "pipeline":
+        pipeline(a.data, name, a.repeats or 5)
     else:
-        run, repeats = {"pipeline": (pipeline, 5), "fixed": (fixed, 1), "evaluation": (evaluation, 9)}[a.what]
-        run(a.data, name, a.repeats or repeats)
+        run, repeats = {"fixed": (fixed, 1), "evaluation": (evaluation, 9)}[a.what]
+        run(a.data, name, a.repeats or repeats, a.device)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
 """Steps of ENAS's shared networks against plain ways to compute them.
 
     python tests/benchmarks/enas_children.py [--threads 1] [--repeats 9] [--hidden 200] [--batch 64] [--filters 20]
+    python tests/benchmarks/enas_children.py --device cuda --images 128
 
-Forward and backward pass, float32, interleaved; processor time, so that other work on the machine counts less.
+Float32, interleaved; processor time, so that other work on the machine counts less. On a GPU wall time, of eager steps:
+a new architecture every time leaves no graph to capture.
 
-    cell    a window of 35 steps of the published cell: `scan` is this package's layer, `plain` the same cell node by
-            node and step by step with two matrices per edge and autograd
-    switch  `shared` computes another random architecture in every step, `alone` is a child of its own for each of them,
-            built beforehand: what choosing costs
+    cell    forward and backward pass of a window of 35 steps of the published cell: `scan` is this package's layer,
+            `plain` the same cell node by node and step by step with two matrices per edge and autograd
+    switch  a training step: `shared` computes another random architecture in every step, `alone` is a child of its own
+            for each of them, built beforehand, with torch's clipping and SGD: what choosing costs
 """
 
 import argparse
 import statistics
 import time
+from functools import partial
 
 import numpy as np
 import torch
-from measure import machine, summary
+from measure import clock, machine, summary
 from torch import nn
 
 from nas_cluster.core.task import ImageTask, LanguageTask
@@ -24,6 +27,7 @@ from nas_cluster.spaces.enas_macro import ENASMacro
 from nas_cluster.spaces.enas_micro import ENASMicro
 from nas_cluster.spaces.enas_recurrent import ENASRecurrent
 from nas_cluster.spaces.enas_recurrent.cell import DagLayer, edges_of
+from nas_cluster.training.shared import SharedTraining
 
 CELL = ENASRecurrent.named()["published"]
 FUNCTIONS = {"tanh": torch.tanh, "relu": torch.relu}
@@ -55,14 +59,15 @@ class PlainCell(nn.Module):
         return torch.stack(outputs)
 
 
-def timed(functions, repeats):
+def timed(functions, repeats, device):
     """Milliseconds of every function, `repeats` times, in turn."""
+    now = time.thread_time if device == "cpu" else lambda: clock(device)
     found = {name: [] for name in functions}
     for _ in range(repeats):
         for name, run in functions.items():
-            start = time.thread_time()
+            start = now()
             run()
-            found[name].append(1000 * (time.thread_time() - start))
+            found[name].append(1000 * (now() - start))
     return found
 
 
@@ -74,11 +79,13 @@ def report(title, found, one, other):
 
 
 def cell(options):
-    x = torch.randn(STEPS, options.batch, options.hidden, requires_grad=True)
-    h = torch.zeros(options.batch, options.hidden)
-    layer = DagLayer(edges_of(CELL, per_activation=False), False, False, options.hidden, options.hidden)
+    device = options.device
+    x = torch.randn(STEPS, options.batch, options.hidden, requires_grad=True, device=device)
+    h = torch.zeros(options.batch, options.hidden, device=device)
+    edges = edges_of(CELL, per_activation=False)
+    layer = DagLayer(edges, False, False, options.hidden, options.hidden).to(device)
     layer.choose(CELL)
-    plain = PlainCell(options.hidden)
+    plain = PlainCell(options.hidden).to(device)
 
     def step(module, outputs):
         module.zero_grad()
@@ -88,43 +95,62 @@ def cell(options):
         "scan": lambda: step(layer, lambda: layer(x, (h,))[0]),
         "plain": lambda: step(plain, lambda: plain(x, h)),
     }
-    timed(functions, 2)
-    report(f"cell {options.hidden}", timed(functions, options.repeats), "plain", "scan")
+    timed(functions, 2, device)
+    report(f"cell {options.hidden}", timed(functions, options.repeats, device), "plain", "scan")
 
 
 def switch(options, space, task, inputs):
+    device = torch.device(options.device)
     rng = np.random.default_rng(0)
     architectures = [space.decode(space.random(rng)) for _ in range(options.repeats)]
-    shared = space.build_shared(task)
-    children = [space.build_child(architecture, task) for architecture in architectures]
+    shared = space.build_shared(task).to(device)
+    training = SharedTraining(shared, partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True), device, 5.0)
+    children = [space.build_child(architecture, task).to(device) for architecture in architectures]
 
-    def step(module, *chosen):
-        module.zero_grad()
+    def loss(module, *chosen):
         out = module(*inputs(module), *chosen)
-        (out[0] if isinstance(out, tuple) else out).sum().backward()
+        return (out[0] if isinstance(out, tuple) else out).sum()
+
+    def alone(child, optimizer):
+        optimizer.zero_grad()
+        loss(child).backward()
+        torch.nn.utils.clip_grad_norm_(child.parameters(), 5.0)
+        optimizer.step()
 
     found = {"shared": [], "alone": []}
     for number, (architecture, child) in enumerate(zip(architectures, children, strict=True)):
+        optimizer = torch.optim.SGD(child.parameters(), lr=0.1, momentum=0.9, fused=True)
         for _ in range(2):
-            pair = {"shared": lambda a=architecture: step(shared, a), "alone": lambda c=child: step(c)}
-            for name, values in timed(pair, 1).items():
+            pair = {
+                "shared": lambda a=architecture: training.step([loss(shared, a)], 0.1),
+                "alone": lambda c=child, o=optimizer: alone(c, o),
+            }
+            for name, values in timed(pair, 1, options.device).items():
                 found[name] += values if number else []
     report(space.kind, found, "shared", "alone")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("threads", 1), ("repeats", 9), ("hidden", 200), ("batch", 64), ("filters", 20)):
+    for name, value in (
+        ("threads", 1),
+        ("repeats", 9),
+        ("hidden", 200),
+        ("batch", 64),
+        ("filters", 20),
+        ("images", 16),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(machine())
+    print(machine(options.device))
     cell(options)
-    images, task = torch.randn(16, 3, 32, 32), ImageTask(32, 32, 3, 10)
+    images, task = torch.randn(options.images, 3, 32, 32, device=options.device), ImageTask(32, 32, 3, 10)
     switch(options, ENASMicro(child={"filters": options.filters}), task, lambda module: (images,))
     switch(options, ENASMacro(child={"filters": options.filters}), task, lambda module: (images,))
-    tokens_TB = torch.randint(1000, (STEPS, options.batch))
+    tokens_TB = torch.randint(1000, (STEPS, options.batch), device=options.device)
     space = ENASRecurrent(child={"hidden_size": options.hidden})
     words = LanguageTask(1000)
     switch(options, space, words, lambda module: (tokens_TB, module.initial_state(options.batch)))

@@ -1,23 +1,31 @@
 """What ENAS's search costs around the training step.
 
 python tests/benchmarks/enas_search.py workers|scoring [--repeats 3]
+python tests/benchmarks/enas_search.py epoch --data FILE.npz [--job configs/enas_micro_cifar10.yaml] [KEY=VALUE ...]
 
 workers  images per second of a phase of shared weights (micro, 20 filters, 8 cells, 32x32, M=2 architectures a
          step): two gloo workers of one thread against one worker of one thread and one of two
 scoring  rewards of 100 architectures: all in the queue of one worker at once against one by one, each with its own
          update of the controller, as the engine records both
+epoch    seconds of one epoch of a search on a GPU: the phase of the shared weights and the controller's updates after
+         it, and how much of the time the card is busy (nvidia-smi); by default at the paper's micro setting
 """
 
 import argparse
+import contextlib
 import os
 import socket
 import statistics
+import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import torch
 import torch.multiprocessing as multiprocessing
 from measure import machine, summary
 
@@ -120,13 +128,62 @@ def scoring(repeats):
     print(f"one by one / in batch: {one / batch:.2f}")
 
 
+def epoch(options):
+    """The first epochs of a config's search, from the moment at which its workers begin to train."""
+    with tempfile.TemporaryDirectory() as folder:
+        changes = [*options.changes, f"storage_path={folder}", "finalize=[]", "correlate=null"]
+        if options.data:
+            changes.append(f"dataset={{kind: npz, path: {options.data}}}")
+        c = JobConfig.load(options.job, changes)
+        children = c.estimator.updates * c.topology.controller_replicas * c.topology.children_per_replica
+        c = JobConfig.load(options.job, [*changes, f"budget={{max_children: {options.repeats * children}}}"])
+        with gpu_busy() as busy:
+            assert job.execute(c).ended == "done"
+        record = job.load_run(Path(folder) / c.name)
+        phases, rows = record.phases()[: options.repeats], record.children()
+    scored = [[r for r in rows if r.child.child_id.update // c.estimator.updates == n] for n in range(len(phases))]
+    ends = [max(r.finished_at for r in of_epoch) for of_epoch in scored]
+    training = [(phase.finished_at - phase.result.seconds, phase.finished_at) for phase in phases]
+    updates = [(phase.finished_at, end) for phase, end in zip(phases, ends, strict=True)]
+    print(f"{c.name} {' '.join(options.changes)}: a phase of {len(phases[0].tokens)} steps, then {children} children")
+    print(f"  seconds of a phase    {summary([b - a for a, b in training])}")
+    print(f"  seconds of an epoch   {summary([b - a for (a, _), (_, b) in zip(training, updates, strict=True)])}")
+    print(f"  ms of a child         {summary([1000 * (b - a) / children for a, b in updates])}")
+    for name, spans in (("phases", training), ("updates", updates)):
+        shares = [share for at, share in busy if any(a <= at <= b for a, b in spans)] or [0]
+        print(f"  card busy in {name:8} {statistics.fmean(shares):.0f} % of the time (n={len(shares)})")
+    metrics = [row.evaluation.metric for row in scored[-1][-100:]]
+    print(f"  metric of the last {len(metrics)} children: {statistics.fmean(metrics):.3f}", flush=True)
+
+
+@contextlib.contextmanager
+def gpu_busy():
+    """(time, percent of the last moments in which a kernel ran), filled while the context lasts."""
+    found = []
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        reader = threading.Thread(target=lambda: found.extend((time.time(), int(line)) for line in process.stdout))
+        reader.start()
+        try:
+            yield found
+        finally:
+            process.terminate()
+            reader.join()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["workers", "scoring"])
+    parser.add_argument("what", choices=["workers", "scoring", "epoch"])
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    print(machine())
-    {"workers": workers, "scoring": scoring}[options.what](options.repeats)
+    parser.add_argument("--data", type=Path, help="images instead of the job's dataset (epoch)")
+    parser.add_argument("--job", type=Path, default=Path("configs/enas_micro_cifar10.yaml"), help="(epoch)")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="of the job (epoch)")
+    options = parser.parse_intermixed_args()
+    print(machine("cuda" if torch.cuda.is_available() else "cpu"))
+    if options.what == "epoch":
+        epoch(options)
+    else:
+        {"workers": workers, "scoring": scoring}[options.what](options.repeats)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
 """A training step of the published base-8 cell against plain ways to compute it.
 
     python tests/benchmarks/recurrent_cell.py [--threads 2] [--vocabulary 50] [--hidden 200] [--repeats 15]
+    python tests/benchmarks/recurrent_cell.py --device cuda
 
 Two layers, batch 20, 35 steps of truncated backpropagation, float32: embeddings, cells, decoder, cross-entropy,
 gradient clipping and SGD. With 50 tokens the cells are nearly everything; with 10,000 (`--vocabulary 10000`) the
 softmax, the same for all, weighs as much as they do.
 
-    fused     this package's layer
+    fused     this package's layer; on a GPU the trainer's step, captured as one graph
     plain     the same cell node by node and step by step, two nn.Linear per leaf
     lstm      torch.nn.LSTM with the same number of parameters in its cells
-    products  the matrix products of `fused` and nothing else: no implementation that needs them can be faster
+    products  the matrix products of `fused` and nothing else: no implementation that needs them can be faster (CPU)
 """
 
 import argparse
 import statistics
-import time
 from functools import partial
 
 import torch
-from measure import machine, summary
+from measure import clock, machine, summary, trainer_step
 from torch import nn
 from torch.nn import functional as F
 
@@ -43,7 +43,7 @@ class PlainLayer(nn.Module):
         self.of_h = nn.ModuleList(nn.Linear(units, units, bias=False) for _ in range(CELL.base))
 
     def initial_state(self, batch):
-        return tuple(torch.zeros(2, batch, self.units))
+        return tuple(self.of_x[0].weight.new_zeros(2, batch, self.units))
 
     def step(self, x, h, c):
         values = []
@@ -78,26 +78,31 @@ class LSTM(nn.LSTM):
         super().__init__(inputs, units, bias=False)
 
     def initial_state(self, batch):
-        return tuple(torch.zeros(2, 1, batch, self.hidden_size))
+        return tuple(self.weight_hh_l0.new_zeros(2, 1, batch, self.hidden_size))
 
 
-def train_step(options, make_layer, hidden):
+def train_step(options, make_layer, hidden, *, captured=False):
     """A function that trains a fresh model by one window."""
     torch.manual_seed(0)
     model_options = LanguageModelOptions(hidden_size=hidden)
-    model = LanguageModel(model_options, LanguageTask(options.vocabulary), make_layer)
+    model = LanguageModel(model_options, LanguageTask(options.vocabulary), make_layer).to(options.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tokens_TB = torch.randint(options.vocabulary, (options.steps + 1, options.batch))
+    tokens_TB = torch.randint(options.vocabulary, (options.steps + 1, options.batch), device=options.device)
     state = model.initial_state(options.batch)
 
-    def step():
+    def loss_of(tokens_TB):
         features_TBE, _ = model(tokens_TB[:-1], state)
-        loss = F.cross_entropy(model.decoder(features_TBE).flatten(0, 1), tokens_TB[1:].flatten())
+        return F.cross_entropy(model.decoder(features_TBE).flatten(0, 1), tokens_TB[1:].flatten())
+
+    def step():
         optimizer.zero_grad()
-        loss.backward()
+        loss_of(tokens_TB).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
 
+    if captured:
+        of_the_trainer = trainer_step(model, loss_of, options.device, clip=5.0, rate=0.1)
+        step = partial(of_the_trainer, tokens_TB)
     return step, sum(p.numel() for p in model.layers.parameters())
 
 
@@ -142,32 +147,39 @@ def main():
     sizes = {"threads": 2, "repeats": 15, "vocabulary": 50, "hidden": 200, "batch": 20, "steps": 35}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     check()
     plain, cells = train_step(options, PlainLayer, options.hidden)
-    fused, _ = train_step(options, partial(TreeLayer, CELL), options.hidden)
+    on_gpu = options.device == "cuda"
+    fused, _ = train_step(options, partial(TreeLayer, CELL), options.hidden, captured=on_gpu)
     of_lstm = LanguageModelOptions(parameters=cells + 3, tied=True)  # of one token: two tables of 1·H are noise
     lstm, lstm_cells = train_step(options, LSTM, choose_hidden_size(of_lstm, 1, LSTM))
-    runs = {"fused": fused, "plain": plain, "lstm": lstm, "products": products(options)}
+    runs = {"fused": fused, "plain": plain, "lstm": lstm}
+    if not on_gpu:
+        runs["products"] = products(options)
     seconds = {name: [] for name in runs}
     for run in runs.values():
-        run()
+        for _ in range(5 if on_gpu else 1):
+            run()
+    assert not on_gpu or fused() == "cuda_graph"
     for _ in range(options.repeats):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = clock(options.device)
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock(options.device) - started)
     tokens = options.steps * options.batch
-    print(f"{machine()}, torch {torch.__version__}, {options.threads} thread(s)")
+    print(f"{machine(options.device)}, torch {torch.__version__}, {options.threads} thread(s)")
     print(f"hidden size {options.hidden}, batch {options.batch}, {options.steps} steps, {options.vocabulary:,} tokens")
     print(f"cells: {cells:,} parameters; lstm: {lstm_cells:,}")
     for name, values in seconds.items():
         print(f"{name:9} tokens/s {summary([tokens / value for value in values])}")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name in ("plain", "lstm", "products"):
+    for name in [*runs][1:]:
         print(f"fused against {name}: {medians[name] / medians['fused']:.2f}")
-    print(f"the most that products allow against plain: {medians['plain'] / medians['products']:.2f}")
+    if not on_gpu:
+        print(f"the most that products allow against plain: {medians['plain'] / medians['products']:.2f}")
 
 
 if __name__ == "__main__":

@@ -28,17 +28,18 @@ class Operations(nn.Module):
         return self.head(torch.relu(self.operations[architecture](x)).mean((2, 3)))
 
 
-def training(**changes):
+def training(device="cpu", **changes):
     torch.manual_seed(0)
     settings = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3, **changes}
-    return SharedTraining(Operations(), lambda flat: torch.optim.SGD(flat, **settings), torch.device("cpu"), 1.0)
+    return SharedTraining(Operations(), lambda flat: torch.optim.SGD(flat, **settings), torch.device(device), 1.0)
 
 
 def train(shared, order):
     def loss(step, slot):
         generator = torch.Generator().manual_seed(100 * order.phase + 10 * step + slot)
-        images = torch.randn(8, 3, 5, 5, generator=generator)
-        labels = torch.randint(2, (8,), generator=generator)
+        device = shared.network.head.weight.device
+        images = torch.randn(8, 3, 5, 5, generator=generator).to(device)
+        labels = torch.randint(2, (8,), generator=generator).to(device)
         (operation,) = order.tokens[step][slot]
         return nn.functional.cross_entropy(shared.network(images, operation), labels)
 
@@ -145,13 +146,18 @@ def test_a_bound_network_is_called_like_a_child():
     assert Bound(network, 2).training_logits is None
 
 
-def member(order, queue):
-    result = train(training(), order)
+def member(order, device, queue):
+    result = train(training(device), order)
     queue.put((order.rank, result.digest, result.loss))
 
 
 @pytest.mark.slow
-def test_two_workers_compute_the_gradient_of_one(tmp_path):
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+def test_two_workers_compute_the_gradient_of_one(tmp_path, device):
+    """On a GPU two share one card."""
     alone_training = training()
     alone = train(alone_training, order_of(0, None, tmp_path))
     with socket.socket() as free:
@@ -161,7 +167,7 @@ def test_two_workers_compute_the_gradient_of_one(tmp_path):
     queue = context.Queue()
     (tmp_path / "group").mkdir()
     orders = [order_of(0, None, tmp_path / "group", rank=rank, world=2, rendezvous=rendezvous) for rank in range(2)]
-    processes = [context.Process(target=member, args=(order, queue)) for order in orders]
+    processes = [context.Process(target=member, args=(order, device, queue)) for order in orders]
     for process in processes:
         process.start()
     (_, digest, loss), (_, other, _) = sorted(queue.get(timeout=120) for _ in processes)

@@ -253,6 +253,8 @@ IMAGE_SPACES = [kind for kind in known_kinds(SearchSpace) if find_component(Sear
 SMALL = {"layerwise_cnn": {"layers": 3, "filters": [24], "filter_heights": [3], "filter_widths": [3]}}
 """Spaces whose guard runs on every machine; the others' children are too slow where bfloat16 is emulated."""
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 @pytest.mark.parametrize("kind", IMAGE_SPACES)
 def test_bfloat16_is_safe_for_children_of_every_space(kind):
@@ -261,9 +263,9 @@ def test_bfloat16_is_safe_for_children_of_every_space(kind):
     settings = TrainingSettings(epochs=3, crop_padding=0, flip=False, learning_rate=0.05, schedule=Cosine())
     data = Digits().load()
     training, validation = train_validation_split(data.y_train, 600, 0)
-    store = ImageStore(data, training[:600], validation, settings, "cpu")
+    store = ImageStore(data, training[:600], validation, settings, DEVICE)
     architecture = space.decode(space.random(np.random.default_rng(0)))
-    chosen, reason = choose_precision(settings, space.build_child(architecture, store.task), "cpu")
+    chosen, reason = choose_precision(settings, space.build_child(architecture, store.task), DEVICE)
     if kind not in SMALL and chosen != torch.bfloat16:
         pytest.skip(f"auto would not choose bfloat16: {reason}")
 
