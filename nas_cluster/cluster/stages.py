@@ -264,12 +264,17 @@ async def _train_all(
         await pool.drain(grace)
         await pool.close()
 
+    async def hurry() -> None:
+        await stop.wait_hurried()
+        await pool.hurry()
+
     pool.start()
-    watcher = asyncio.create_task(watch())
+    watchers = [asyncio.create_task(watch()), asyncio.create_task(hurry())]
     try:
         results = await asyncio.gather(*(one(training) for training in planned), return_exceptions=True)
     finally:
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         await pool.close()
     for result in results:
         if isinstance(result, BaseException):
