@@ -28,7 +28,7 @@ def chaos(run_dir: Path, seed: int, minutes: float, every: float, faults: str, a
     """Kill random parts of the running search in RUN_DIR, at RAY_ADDRESS, and report how soon it notices and goes on.
 
     For clusters of your own. Run it on the node where the search was started. node_stop ends everything that Ray runs
-    on a node; nothing here starts it again.
+    on a node, node_drain does so 30 s after it was told; nothing here starts it again.
     """
     wanted = check_faults([name.strip() for name in faults.split(",") if name.strip()])
     if not wanted:

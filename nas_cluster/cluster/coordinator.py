@@ -44,8 +44,8 @@ from nas_cluster.strategies import Proposal
 __all__ = ["Coordinator"]
 
 _HEARTBEAT_SECONDS = 5.0
-_ABSENT_SECONDS = 30.0
-"""A worker that is not there after that is more than slow to start: nobody has, or brings, what it asks for."""
+_ABSENT_SECONDS = 60.0
+"""A worker that is not there after that is rarely slow to start: nobody has, or brings, what it asks for."""
 
 
 class Coordinator:

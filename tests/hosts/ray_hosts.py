@@ -21,6 +21,13 @@ from simulated_hosts import Host, Network  # isort: skip
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PORT, DASHBOARD_PORT, METRICS_PORT = 6379, 8265, 8080
+FIXED_PORTS = {
+    "metrics-export-port": METRICS_PORT,
+    "dashboard-agent-listen-port": 52365,
+    "dashboard-agent-grpc-port": 52366,
+    "runtime-env-agent-port": 52367,
+}
+"""Of what Ray starts beside a node: it gives them 15 s to say which port they took, too little on a busy machine."""
 
 
 def shipped_options():
@@ -71,7 +78,7 @@ class RayHosts:
         if host is not self.head:
             role = [f"--address={self.address}", f"--num-cpus={self.cpus}"]
         common = [f"--node-ip-address={host.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
-        common += [f"--metrics-export-port={METRICS_PORT}"]
+        common += [f"--{name}={port}" for name, port in FIXED_PORTS.items()]
         done = host.run([str(BIN / "ray"), "start", *role, *common], self.environment(host), timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr
 

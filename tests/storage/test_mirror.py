@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+import fsspec
 import pytest
 
 from nas_cluster import job
@@ -46,6 +48,24 @@ def test_another_machine_takes_the_run_over_and_comes_out_the_same(simulated_job
     assert len(record.sessions()) == 2
     job.execute(simulated_job(name="whole"), local=True)
     assert trace(record) == trace(job.load_run(tmp_path / "whole"))
+
+
+def test_shared_tensors_go_along_to_object_storage(simulated_job, tmp_path, monkeypatch):
+    url = f"memory://{tmp_path.name}"
+    sharing = {"estimator": {"kind": "shared_sum:SharedSum"}, "topology": {"slots": 2}}
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(storage_path=url, budget={"max_children": 45}, **sharing), local=True)
+    machine(monkeypatch, tmp_path / "two")
+    assert job.execute(simulated_job(storage_path=url, **sharing), local=True).ended == "done"
+    record = job.load_run(run_directory(url, "job"))
+    assert not any(event.kind == "shared_tensors_refused" for event in record.events()), "they were there"
+    job.execute(simulated_job(name="whole", **sharing), local=True)
+    whole = job.load_run(tmp_path / "whole")
+    assert trace(record) == trace(whole)
+    assert [row.result for row in record.phases()] == [row.result for row in whole.phases()]
+    kept = fsspec.filesystem("memory").ls(f"/{tmp_path.name}/job/shared", detail=False)
+    assert "00003-" in max(Path(name).name for name in kept)
+    assert len(kept) <= 3, "as many as there are copies"
 
 
 def test_a_torn_or_damaged_copy_is_passed_over(simulated_job, tmp_path, shared, monkeypatch):
