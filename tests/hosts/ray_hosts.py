@@ -21,13 +21,8 @@ from simulated_hosts import Host, Network  # isort: skip
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PORT, DASHBOARD_PORT, METRICS_PORT = 6379, 8265, 8080
-FIXED_PORTS = {
-    "metrics-export-port": METRICS_PORT,
-    "dashboard-agent-listen-port": 52365,
-    "dashboard-agent-grpc-port": 52366,
-    "runtime-env-agent-port": 52367,
-}
-"""Of what Ray starts beside a node: it gives them 15 s to say which port they took, too little on a busy machine."""
+TRIES = 4
+"""A node gives the agents that Ray starts beside it 15 s, which is too little on a machine that has other work."""
 
 
 def shipped_options():
@@ -61,7 +56,7 @@ class RayHosts:
             "XDG_CACHE_HOME": str(home / ".cache"),
             "RAY_AUTH_MODE": "disabled" if self.token is None else "token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the suite's conftest keeps Ray on loopback with this
-            "RAY_raylet_start_wait_time_s": "250",  # on a machine that others keep busy a node takes minutes to start
+            "RAY_raylet_start_wait_time_s": "90",  # on a machine that others keep busy a node takes long to start
             "RAY_ADDRESS": self.address,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             "OMP_NUM_THREADS": "1",
@@ -78,9 +73,14 @@ class RayHosts:
         if host is not self.head:
             role = [f"--address={self.address}", f"--num-cpus={self.cpus}"]
         common = [f"--node-ip-address={host.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
-        common += [f"--{name}={port}" for name, port in FIXED_PORTS.items()]
-        done = host.run([str(BIN / "ray"), "start", *role, *common], self.environment(host), timeout=280)
-        assert done.returncode == 0, done.stdout + done.stderr
+        common += [f"--metrics-export-port={METRICS_PORT}"]
+        for _ in range(TRIES):
+            done = host.run([str(BIN / "ray"), "start", *role, *common], self.environment(host), timeout=280)
+            if done.returncode == 0:
+                return
+            host.power_off()
+            host.boot()
+        raise AssertionError(done.stdout + done.stderr)
 
     def rejoin(self, host: Host) -> None:
         """A host that was lost comes back as a fresh machine does."""
