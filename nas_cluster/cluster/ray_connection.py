@@ -14,7 +14,7 @@ from ray.exceptions import AuthenticationError
 from nas_cluster.cluster.authentication import SessionToken
 from nas_cluster.core.errors import ConfigError
 
-__all__ = ["Connection"]
+__all__ = ["TOKEN_HINT", "Connection", "read_authentication_again"]
 
 _CONNECT_SECONDS = 5.0
 _INLINE_BYTES = 1 << 20
@@ -52,7 +52,7 @@ class Connection:
     def _start(self, options: dict[str, Any]) -> None:
         """A cluster of our own, on loopback and with a token of its own: this machine may have other users."""
         self._token = SessionToken()
-        _read_authentication_again()
+        read_authentication_again()
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
         ray.init(address="local", include_dashboard=False, **options)
@@ -65,7 +65,7 @@ class Connection:
         if self._token is not None:
             self._token.close()
             self._token = None
-            _read_authentication_again()
+            read_authentication_again()
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
@@ -92,8 +92,8 @@ def _check_answers(address: str) -> None:
         raise ConfigError(f"RAY_ADDRESS={address}: nobody answers there ({error}); `ray status` shows yours") from error
 
 
-def _read_authentication_again() -> None:
-    """Ray may have been imported before the token was made."""
+def read_authentication_again() -> None:
+    """Ray reads how to speak to a cluster when it is imported, which may have been before that was known."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
