@@ -399,8 +399,10 @@ class Coordinator:
 
     async def applied(
         self, replica: int, update: int, epoch: int, receipts: list[Receipt], scalars: dict[str, float]
-    ) -> None:
-        """A replica's gradient has reached all shards; snapshot the shards when it is time."""
+    ) -> Admission | None:
+        """A replica's gradient has reached all shards; snapshot the shards when it is time. After a minibatch's last
+        gradient the answer is what `admit` says of the next one: one call less for each."""
+        last = epoch == self._config.strategy.learning_epochs - 1
         fresh = [receipt for receipt in receipts if receipt.outcome != "duplicate"]
         outcome = fresh[0].outcome if fresh else "applied"  # all had taken it, and then a crash lost this report
         staleness = max(receipt.staleness for receipt in receipts)
@@ -409,14 +411,14 @@ class Coordinator:
                 replica,
                 update,
                 epoch=epoch,
-                last=epoch == self._config.strategy.learning_epochs - 1,
+                last=last,
                 applied_at=self._clock.now(),
                 staleness=staleness,
                 outcome=outcome,
                 scalars=scalars,
             )
         )
-        if epoch == self._config.strategy.learning_epochs - 1:
+        if last:
             await self._close_minibatch(replica, update)
         self._tally.update_applied([receipt.version for receipt in receipts], staleness, scalars)
         try:
@@ -425,6 +427,7 @@ class Coordinator:
             pass  # a later one will do
         except Fenced as error:
             self._fail(error)
+        return await self.admit(replica, update + 1) if last else None
 
     # -- for people ----------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,6 @@ class Phases:
         self._clock = clock
         self._on_event = on_event
         self._lock = asyncio.Lock()
-        self._proposer: Any = None
         self._states = self._good_states(shared_states(journal, config, directory))
 
     @property
@@ -122,11 +121,11 @@ class Phases:
             tokens = await asyncio.to_thread(lambda: [space.random(stream(seed, index)) for index in range(count)])
         else:
             spec = space.decisions()
-            self._proposer = self._proposer or self._config.strategy.proposer(spec)
+            proposer = self._config.strategy.proposer(spec)
             states = await asyncio.gather(*(shard.snapshot(None) for shard in shards))
             weights = np.concatenate([state.arrays["weights"] for state in states])
             state = states[0].meta["state"] or {}
-            tokens = (await asyncio.to_thread(self._proposer.propose, weights, state, spec, count, seed)).tokens
+            tokens = (await asyncio.to_thread(proposer.propose, weights, state, spec, count, seed)).tokens
         return tuple(tuple(tokens[step * per_step : (step + 1) * per_step]) for step in range(steps))
 
     async def _as_group(self, row: PhaseRow, target: Path) -> PhaseResult:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_cluster.cluster.messages import BatchRequest, BatchResult, CoordinatorClient, Push, Receipt, ShardClient
+from nas_cluster.cluster.messages import (
+    Admission,
+    BatchRequest,
+    BatchResult,
+    CoordinatorClient,
+    Push,
+    Receipt,
+    ShardClient,
+)
 from nas_cluster.cluster.partition import shard_slices
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.seeds import derive
@@ -50,24 +58,24 @@ class Replica:
         self._coordinator = coordinator
         self._proposer = strategy.proposer(space.decisions())
 
-    async def run(self, number: int) -> int:
-        """Go on with push `number` and step until no more children are admitted; the next minibatch."""
+    async def run(self, number: int) -> None:
+        """Go on with push `number` and step until no more children are admitted."""
         update, epoch = divmod(number, self._epochs)
         try:
             if epoch > 0:  # broken off between two epochs: the recorded proposal and rewards are learned from
-                await self._learn(update, await self._coordinator.recorded(self._index, update), first_epoch=epoch)
+                batch = await self._coordinator.recorded(self._index, update)
+                admission = await self._learn(update, batch, first_epoch=epoch)
                 update += 1
-            while await self.step(update):
+            else:
+                admission = await self._coordinator.admit(self._index, update)
+            while admission is not None:
+                admission = await self.step(update, admission)
                 update += 1
         except RunStopped:
             pass
-        return update
 
-    async def step(self, update: int) -> bool:
-        """One minibatch. False when the search is over or stopping."""
-        admission = await self._coordinator.admit(self._index, update)
-        if admission is None:
-            return False
+    async def step(self, update: int, admission: Admission) -> Admission | None:
+        """One minibatch. Leave for the next, None when the search is over or stopping."""
         pulled = await self._servers.pull(self._index, update * self._epochs)
         spec = self._space.at(admission.first_number).decisions()
         sampling_seed = derive(self._seed, "sample", self._index, update)
@@ -75,16 +83,17 @@ class Replica:
         request = BatchRequest(self._index, update, admission, pulled.version, pulled.digest(), proposal)
         batch = await self._coordinator.evaluate(request)  # intent and results are durable when this returns
         if batch is None:
-            return False
-        if batch.learn:
-            await self._learn(update, batch, pulled)
-        return True
+            return None
+        if not batch.learn:
+            return await self._coordinator.admit(self._index, update + 1)
+        return await self._learn(update, batch, pulled)
 
     async def _learn(
         self, update: int, batch: BatchResult, pulled: PulledWeights | None = None, first_epoch: int = 0
-    ) -> None:
+    ) -> Admission | None:
         """Push the minibatch's gradients: one, at the weights that sampled it, or several at those then current."""
         spec = self._space.at(batch.stage).decisions()
+        admission = None
         for epoch in range(first_epoch, self._epochs):
             number = update * self._epochs + epoch
             if pulled is None or self._epochs > 1:
@@ -95,7 +104,8 @@ class Replica:
                 gradient = None
             receipts = await self._servers.push(self._index, number, pulled, gradient, batch)
             scalars = gradient.scalars if gradient else {}
-            await self._coordinator.applied(self._index, update, epoch, receipts, scalars)
+            admission = await self._coordinator.applied(self._index, update, epoch, receipts, scalars)
+        return admission
 
     async def initial_weights(self) -> dict[str, NDArray[np.float32]]:
         """The controller before its first update: the same from every replica."""

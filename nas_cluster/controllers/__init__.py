@@ -1,5 +1,5 @@
 """Controllers: the policy networks. One file per kind."""
 
-from nas_cluster.controllers.base import Controller, PolicyNetwork, Sample
+from nas_cluster.controllers.base import Controller, PolicyNetwork, StepScores
 
-__all__ = ["Controller", "PolicyNetwork", "Sample"]
+__all__ = ["Controller", "PolicyNetwork", "StepScores"]

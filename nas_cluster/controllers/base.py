@@ -15,18 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Controller", "PolicyNetwork", "Sample", "StepScores"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """B sampled architectures: tokens int64 (B, T), log-probabilities by decision (B, T) and summed (B), and summed
-    entropies (B)."""
-
-    tokens_BT: Tensor
-    log_probs_B: Tensor
-    entropies_B: Tensor
-    step_log_probs_BT: Tensor
+__all__ = ["Controller", "PolicyNetwork", "StepScores"]
 
 
 @dataclass(frozen=True)
@@ -38,20 +27,26 @@ class StepScores:
     entropies_BT: Tensor
     skips: tuple[Tensor, ...] = ()
 
+    @property
+    def log_probs_B(self) -> Tensor:
+        """Of whole sequences."""
+        return self.log_probs_BT.sum(1)
+
+    @property
+    def entropies_B(self) -> Tensor:
+        """Of whole sequences."""
+        return self.entropies_BT.sum(1)
+
 
 class PolicyNetwork(Protocol):
     """A torch module that samples architectures and scores them."""
 
-    def sample(self, spec: DecisionSpec, count: int, generator: torch.Generator) -> Sample:
-        """Draw `count` architectures in one batched unroll, without gradient."""
-        ...
-
-    def log_prob(self, spec: DecisionSpec, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """(log_probs_B, entropies_B) of given tokens, with gradient: the numbers `sample` gave."""
+    def sample(self, spec: DecisionSpec, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the tokens (int64, (B, T)) of `count` architectures in one batched unroll."""
         ...
 
     def scores(self, spec: DecisionSpec, tokens_BT: Tensor) -> StepScores:
-        """The same, decision by decision, with gradient."""
+        """How probable these tokens are, with gradient."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nas_cluster.core.decisions import DecisionSpec
+from nas_cluster.controllers import StepScores
+from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.strategies._policy_gradient import Minibatch
 from nas_cluster.strategies.base import Gradient, Proposal, State, Vector
 
@@ -27,6 +28,8 @@ class ControllerProposer:
         self._network = strategy.controller.build(spec, seed=0)
         parameters = [p for _, p in self._network.named_parameters()]
         size = sum(p.numel() for p in parameters)
+        self._scored: tuple[DecisionSpec, tuple[Tokens, ...], StepScores] | None = None
+        """The last proposal, its graph not yet used."""
         self._weights = torch.zeros(size)
         self._gradient = torch.zeros(size)
         offset = 0
@@ -39,12 +42,15 @@ class ControllerProposer:
     def propose(self, weights: Vector, state: State, spec: DecisionSpec, count: int, seed: int) -> Proposal:
         """Sample `count` architectures in one batched unroll."""
         self._load(weights)
-        sample = self._network.sample(spec, count, torch.Generator().manual_seed(seed))
+        tokens_BT = self._network.sample(spec, count, torch.Generator().manual_seed(seed))
+        scores = self._network.scores(spec, tokens_BT)
+        tokens = tuple(tuple(row) for row in tokens_BT.tolist())
+        self._scored = (spec, tokens, scores)
         return Proposal(
-            tokens=tuple(tuple(row) for row in sample.tokens_BT.tolist()),
-            log_probs=tuple(sample.log_probs_B.tolist()),
-            entropies=tuple(sample.entropies_B.tolist()),
-            step_log_probs=_rows(sample.step_log_probs_BT) if self._strategy.wants_step_log_probs else None,
+            tokens=tokens,
+            log_probs=tuple(scores.log_probs_B.tolist()),
+            entropies=tuple(scores.entropies_B.tolist()),
+            step_log_probs=_rows(scores.log_probs_BT) if self._strategy.wants_step_log_probs else None,
         )
 
     def gradient(
@@ -52,14 +58,13 @@ class ControllerProposer:
     ) -> Gradient:
         """Gradient of the strategy's loss at `weights`. Before any earlier reward the minibatch's mean is the baseline:
         a first baseline of zero would push every first architecture up, whatever its reward."""
-        self._load(weights)
+        scores = self._scores(weights, spec, proposal.tokens)
         self._gradient.zero_()
         baseline = state["baseline"] if state["baseline"] is not None else math.fsum(rewards) / len(rewards)
-        scores = self._network.scores(spec, torch.tensor(proposal.tokens))
         steps = proposal.step_log_probs
         batch = Minibatch(
             scores.log_probs_BT,
-            scores.entropies_BT.sum(1),
+            scores.entropies_B,
             rewards_B=torch.tensor(rewards),
             baseline=baseline,
             sampled_log_probs_B=torch.tensor(proposal.log_probs),
@@ -86,6 +91,14 @@ class ControllerProposer:
             **self._strategy.watch(batch),
         }
         return Gradient(self._gradient.numpy().copy(), scalars)
+
+    def _scores(self, weights: Vector, spec: DecisionSpec, tokens: tuple[Tokens, ...]) -> StepScores:
+        """Those of the last proposal, where it is this one; the same numbers either way."""
+        scored, self._scored = self._scored, None
+        if scored is not None and scored[:2] == (spec, tokens) and np.array_equal(self._weights.numpy(), weights):
+            return scored[2]
+        self._load(weights)
+        return self._network.scores(spec, torch.tensor(tokens))
 
     def _load(self, weights: Vector) -> None:
         self._weights.copy_(torch.from_numpy(np.ascontiguousarray(weights)))

@@ -21,7 +21,7 @@ def tiny_spec(layers: int = 2) -> DecisionSpec:
 
 
 def check_controller(controller: Controller) -> None:
-    """Sampling and scoring agree; probabilities sum to one; the weights do not depend on the length of the spec."""
+    """Samples are reproducible; probabilities sum to one; the weights do not depend on the length of the spec."""
     import itertools
 
     import torch
@@ -37,21 +37,20 @@ def check_controller(controller: Controller) -> None:
         assert torch.equal(a, b), "equal seeds must build equal networks"
         assert a.shape == c.shape
     for s in (spec, longer):
-        sample = network.sample(s, 6, torch.Generator().manual_seed(3))
-        again = network.sample(s, 6, torch.Generator().manual_seed(3))
-        assert torch.equal(sample.tokens_BT, again.tokens_BT), "equal seeds must sample equal tokens"
-        for row in sample.tokens_BT.tolist():
+        tokens_BT = network.sample(s, 6, torch.Generator().manual_seed(3))
+        again_BT = network.sample(s, 6, torch.Generator().manual_seed(3))
+        assert torch.equal(tokens_BT, again_BT), "equal seeds must sample equal tokens"
+        for row in tokens_BT.tolist():
             s.check(row)
-        log_probs_B, entropies_B = network.log_prob(s, sample.tokens_BT)
-        assert torch.equal(log_probs_B, sample.log_probs_B), "log_prob must give the numbers of sample"
-        assert torch.equal(entropies_B, sample.entropies_B)
-        steps_BT = network.scores(s, sample.tokens_BT).log_probs_BT
-        assert torch.allclose(steps_BT.sum(1), log_probs_B)
-        assert torch.equal(steps_BT, sample.step_log_probs_BT), "sample must give what step_log_probs gives"
+        scores, again = network.scores(s, tokens_BT), network.scores(s, tokens_BT)
+        assert torch.equal(scores.log_probs_BT, again.log_probs_BT), "equal tokens must have equal scores"
+        assert scores.log_probs_BT.shape == scores.entropies_BT.shape == tokens_BT.shape
+        one_by_one = torch.cat([network.scores(s, row[None]).log_probs_B for row in tokens_BT])
+        assert torch.allclose(scores.log_probs_B, one_by_one, atol=1e-5), "a score is of its own tokens only"
     every = torch.tensor(list(itertools.product(*(range(d.cardinality) for d in spec))))
-    total = network.log_prob(spec, every)[0].exp().sum()
-    assert abs(float(total.detach()) - 1) < 1e-5, f"probabilities sum to {float(total)}"
-    every_log_prob, _ = network.log_prob(spec, every)
-    every_log_prob.sum().backward()  # type: ignore[no-untyped-call]
+    log_probs_B = network.scores(spec, every).log_probs_B
+    total = float(log_probs_B.detach().exp().sum())
+    assert abs(total - 1) < 1e-5, f"probabilities sum to {total}"
+    log_probs_B.sum().backward()  # type: ignore[no-untyped-call]
     missing = [name for name, p in network.named_parameters() if p.grad is None]
     assert not missing, f"parameters without gradient: {missing}"

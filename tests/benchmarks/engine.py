@@ -100,7 +100,7 @@ def slots(repeats):
         with tempfile.TemporaryDirectory() as folder:
             topology = {
                 "parameter_shards": 2,
-                "controller_replicas": 16,
+                "controller_replicas": 32,  # with fewer, all children of all minibatches are sometimes at work or done
                 "children_per_replica": 8,
                 "replicas_per_actor": 16,
                 "slots": 64,

@@ -29,10 +29,10 @@ class Loses(InProcess):
             self.times -= 1
             step = replicas[-1].step
 
-            async def lossy(update):
+            async def lossy(update, admission):
                 if update == self.update:
                     raise PartLost(f"scripted loss of replica {indices[-1]}")
-                return await step(update)
+                return await step(update, admission)
 
             replicas[-1].step = lossy
         return replicas

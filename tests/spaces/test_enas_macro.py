@@ -97,7 +97,7 @@ def test_the_controller():
     for parameter in controller.parameters():
         torch.nn.init.zeros_(parameter)
     tokens_BT = torch.tensor([spec.random(np.random.default_rng(seed)) for seed in range(3)])
-    assert torch.allclose(-controller.log_prob(spec, tokens_BT)[0], torch.tensor(67.248828))
+    assert torch.allclose(-controller.scores(spec, tokens_BT).log_probs_B, torch.tensor(67.248828))
     assert math.isclose(12 * math.log(6) + 66 * math.log(2), 67.248828, abs_tol=1e-6)
 
 

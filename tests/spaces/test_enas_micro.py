@@ -94,7 +94,7 @@ def test_the_controller():
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
     tokens_BT = torch.tensor([ENASMicro().encode(PUBLISHED), spec.random(np.random.default_rng(0))])
-    assert torch.allclose(-network.log_prob(spec, tokens_BT)[0], torch.tensor(58.505763))
+    assert torch.allclose(-network.scores(spec, tokens_BT).log_probs_B, torch.tensor(58.505763))
     per_cell = network.scores(spec, tokens_BT).log_probs_BT[0].view(2, -1).sum(1)
     assert torch.allclose(-per_cell, torch.tensor(29.252882))
 

@@ -159,7 +159,7 @@ def test_the_controller():
         torch.nn.init.zeros_(parameter)
     tokens_BT = torch.tensor([ENASRecurrent().encode(NAMED[name]) for name in ("published", "published_script")])
     expected = 12 * math.log(4) + math.lgamma(12)
-    assert torch.allclose(-controller.log_prob(spec, tokens_BT)[0], torch.tensor(expected))
+    assert torch.allclose(-controller.scores(spec, tokens_BT).log_probs_B, torch.tensor(expected))
 
 
 def test_weights_start_as_the_paper_has_them():

@@ -18,15 +18,19 @@ REWARDS = torch.tensor([0.9, 0.1, 0.5, 0.3], dtype=torch.float64)
 
 def network_and_sample():
     network = PPO().controller.build(SPEC, 0).double()
-    return network, network.sample(SPEC, 4, torch.Generator().manual_seed(0))
+    return network, scored(network, network.sample(SPEC, 4, torch.Generator().manual_seed(0)))
+
+
+def scored(network, tokens_BT):
+    with torch.no_grad():
+        return tokens_BT, network.scores(SPEC, tokens_BT)
 
 
 def gradient(strategy, network, sample):
     """Gradient of the strategy's loss for a sample whose log-probabilities may be those of other weights."""
-    scores = network.scores(SPEC, sample.tokens_BT)
-    batch = Minibatch(
-        scores.log_probs_BT, scores.entropies_BT.sum(1), REWARDS, 0.4, sample.log_probs_B, sample.step_log_probs_BT
-    )
+    tokens_BT, then = sample
+    now = network.scores(SPEC, tokens_BT)
+    batch = Minibatch(now.log_probs_BT, now.entropies_B, REWARDS, 0.4, then.log_probs_B, then.log_probs_BT)
     parameters = [p for _, p in network.named_parameters()]
     return torch.cat([g.ravel() for g in torch.autograd.grad(strategy.loss(batch), parameters)])
 
@@ -42,11 +46,12 @@ def test_at_the_weights_that_sampled_the_gradient_is_reinforces(ratio):
 
 def test_at_other_weights_each_childs_gradient_is_weighted_by_its_ratio():
     network, sample = network_and_sample()
+    tokens_BT, then = sample
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.02 * torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(1)))
-    log_probs_B, _ = network.log_prob(SPEC, sample.tokens_BT)
-    ratios_B = (log_probs_B.detach() - sample.log_probs_B).exp()
+    log_probs_B = network.scores(SPEC, tokens_BT).log_probs_B
+    ratios_B = (log_probs_B.detach() - then.log_probs_B).exp()
     assert 0.005 < float((ratios_B - 1).abs().max()) < 0.9
     parameters = [p for _, p in network.named_parameters()]
     expected = torch.autograd.grad(-(ratios_B * (REWARDS - 0.4) * log_probs_B).mean(), parameters)

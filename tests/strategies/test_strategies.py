@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_the_paper():
     expected = np.zeros_like(got)
     for tokens, reward in zip(proposal.tokens, rewards, strict=True):
         network.zero_grad()
-        network.log_prob(spec, torch.tensor([tokens]))[0].sum().backward()
+        network.scores(spec, torch.tensor([tokens])).log_probs_B.sum().backward()
         grads = np.concatenate([p.grad.numpy().ravel() for p in network.parameters()])
         expected -= (reward - 0.3) / 4 * grads
     assert np.allclose(got, expected, atol=1e-6)
