@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import cache
 from typing import Any
 
 import ray
+from ray._private import worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
@@ -42,6 +44,7 @@ class Connection:
         if _OF_JOB not in os.environ:
             path = os.pathsep.join(entry for entry in sys.path if entry)
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
+        _keep_stdout_clean()
         address = os.environ.get("RAY_ADDRESS")
         if address:
             _join(address, options)
@@ -90,6 +93,13 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"RAY_ADDRESS={address}: nobody answers there ({error}); `ray status` shows yours") from error
+
+
+@cache
+def _keep_stdout_clean() -> None:
+    """What Ray says of its own accord (a node was lost) goes to stderr: `--json` is for machines."""
+    say = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, ignore_prefix: say({**data, "is_err": True}, ignore_prefix)
 
 
 def read_authentication_again() -> None:
