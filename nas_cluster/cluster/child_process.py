@@ -67,6 +67,8 @@ def main(control_descriptor: int, imports: Sequence[str]) -> None:
             _be_child(control, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
+        with contextlib.suppress(OSError):  # both do it, so it is done before anybody knows the number; or it has ended
+            os.setpgid(pid, pid)
         control.sendall(b"%d\n" % pid)
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
@@ -77,10 +79,10 @@ def main(control_descriptor: int, imports: Sequence[str]) -> None:
 
 
 def _be_child(control: socket.socket, order_descriptor: int, answer_descriptor: int) -> NoReturn:
-    """After a fork: a session of its own, so that all it starts can be ended with it."""
+    """After a fork: a process group of its own, so that all it starts can be ended with it."""
     code = 1
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         control.close()
         serve(order_descriptor, answer_descriptor)
         code = 0

@@ -186,7 +186,10 @@ class ChildWorker:
         return self._process
 
     def _fork(self) -> ChildProcess:
-        """A process from the template, or from a new one when that is lost. Raises Ended when the new one is, too."""
+        """A process from the template, or from a new one when that is lost. Raises Ended when the new one is, too, or
+        when the worker was closed meanwhile."""
+        if self._closed:
+            raise Ended("killed", "the worker is closed")
         limit = self._config.failures.log_limit_mb
         if (template := self._template) is not None:
             try:

@@ -100,7 +100,10 @@ class Template:
     def wait_told(self, seconds: float) -> int | None:
         """The same within so many seconds."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._control, selectors.EVENT_READ)
+            try:
+                selector.register(self._control, selectors.EVENT_READ)
+            except ValueError:  # it was closed
+                return None
             return self.told() if selector.select(seconds) else None
 
     def reap(self) -> None:
@@ -129,16 +132,22 @@ class ChildProcess:
         self._log_limit = log_limit
         self._orders: IO[bytes] = os.fdopen(orders, "wb")
         self._answers = answers
+        self._asking = threading.RLock()
+        """Held by the thread that waits for an answer: nobody closes the pipe below it."""
         self._ending = threading.Lock()
         self._code: int | None = None
 
     def ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
         """Send an order, wait for its answer. Raises Ended when the process ends or had to be ended."""
+        with self._asking:
+            return self._ask(order, limits)
+
+    def _ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
         started = moved = time.monotonic()
         try:
             self._orders.write(json.dumps(order).encode() + b"\n")
             self._orders.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it has ended, or was ended from another thread and its pipe is closed
             raise self._ended() from None
         received = b""
         with selectors.DefaultSelector() as selector:
@@ -156,6 +165,8 @@ class ChildProcess:
                         raise self._ended()
                     received = (received + chunk).lstrip(b"\n")  # empty lines say that it gets on
                     moved = time.monotonic()
+                elif self._code is not None:  # ended from another thread, and something it had started holds the pipe
+                    raise self._ended()
                 else:
                     self._check(limits, time.monotonic() - started, time.monotonic() - moved)
                 self._limit_log()
@@ -208,7 +219,10 @@ class ChildProcess:
         with self._ending:
             if self._code is None:
                 self._code = self._template.wait_told(_END_SECONDS)
-                self._template.reap()
+                if self._code is None:
+                    self._template.close()  # a late answer would be taken for that to the next question
+                else:
+                    self._template.reap()
             return self._code
 
     def kill(self) -> None:
@@ -224,11 +238,13 @@ class ChildProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _close_pipes(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._orders.close()
-        if self._answers >= 0:
-            os.close(self._answers)
-            self._answers = -1
+        """Once no thread waits for an answer any more, which the end of the process brings about."""
+        with self._asking:
+            with contextlib.suppress(BrokenPipeError):
+                self._orders.close()
+            if self._answers >= 0:
+                os.close(self._answers)
+                self._answers = -1
 
 
 def _public_environment() -> dict[str, str]:
