@@ -22,11 +22,19 @@ from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal, is_live
-from nas_cluster.storage.layout import CONFIG, JOURNAL, STOP, is_remote, is_unfinished_journal, run_directory
+from nas_cluster.storage.layout import (
+    CONFIG,
+    JOURNAL,
+    STOP,
+    is_remote,
+    is_unfinished_journal,
+    reading_directory,
+    run_directory,
+)
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
-__all__ = ["ask_to_stop", "execute", "load_run", "prepare", "resume", "resume_config", "run"]
+__all__ = ["ask_to_stop", "execute", "fetch", "load_run", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
@@ -69,6 +77,22 @@ def resume(
 def load_run(directory: str | Path) -> RunRecord:
     """The record of a run, finished or running. Raises RunError: what is wrong with the directory."""
     return RunRecord.open(Path(directory))
+
+
+def fetch(url: str) -> Path:
+    """The newest copy of the run that is mirrored to `url` (its storage_path and name), to be read on this machine.
+
+    Raises RunError when there is none that is whole.
+    """
+    storage_path, _, name = url.rstrip("/").rpartition("/")
+    directory = reading_directory(storage_path, name)
+    try:
+        Mirror(storage_path, name).pull(directory)
+    except (OSError, ImportError, ValueError) as error:
+        raise RunError(f"{url}: cannot be read: {error}") from error
+    if not directory.exists():
+        raise RunError(f"{url}: no run is mirrored there; write STORAGE_PATH/NAME")
+    return directory
 
 
 def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobConfig:

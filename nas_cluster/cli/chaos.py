@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from nas_cluster.cli.places import HERE
 from nas_cluster.cluster.fault_injector import FAULTS, ChaosReport, Injected, check_faults, inject
 from nas_cluster.cluster.wiring import make_targets
 from nas_cluster.core.errors import ConfigError
@@ -18,17 +19,17 @@ _DEFAULT = "child,worker,shard,replica"
 
 
 @click.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR|NAME", type=HERE)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of faults and targets.")
 @click.option("--minutes", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
 @click.option("--every", default=20.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between faults.")
 @click.option("--faults", default=_DEFAULT, show_default=True, help=f"Which, of {', '.join(FAULTS)}.")
 @click.option("--json", "as_json", is_flag=True, help="The report for machines.")
 def chaos(run_dir: Path, seed: int, minutes: float, every: float, faults: str, as_json: bool) -> None:
-    """Kill random parts of the running search in RUN_DIR, at RAY_ADDRESS, and report how soon it notices and goes on.
+    """Kill random parts of the running search RUN_DIR, at RAY_ADDRESS, and report how soon it notices and goes on.
 
     For clusters of your own. Run it on the node where the search was started. node_stop ends everything that Ray runs
-    on a node; nothing here starts it again.
+    on a node, node_drain does so 30 s after it was told; nothing here starts it again.
     """
     wanted = check_faults([name.strip() for name in faults.split(",") if name.strip()])
     if not wanted:

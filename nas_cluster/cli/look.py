@@ -10,17 +10,19 @@ import click
 
 from nas_cluster import job
 from nas_cluster.architectures import choose
+from nas_cluster.cli.places import READABLE
 from nas_cluster.cli.tables import fields_text, plan_text, top_json, top_text
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides
 from nas_cluster.config.schema import job_schema
+from nas_cluster.core.folders import cache_root
 from nas_cluster.plan import make_plan
 from nas_cluster.show import describe
 from nas_cluster.storage.layout import REPORT
 
 __all__ = ["plan", "report", "schema", "show", "top"]
 
-RUN_DIR = click.argument("run_dir", type=click.Path(path_type=Path))
+RUN_DIR = click.argument("run_dir", metavar="RUN_DIR|URL", type=READABLE)
 JSON = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
@@ -33,7 +35,7 @@ def _print_json(data: Any) -> None:
 @click.option("-k", "--top", "count", default=10, show_default=True, type=click.IntRange(1), help="How many.")
 @JSON
 def top(run_dir: Path, count: int, as_json: bool) -> None:
-    """The best distinct architectures of the run in RUN_DIR."""
+    """The best distinct architectures of the run in RUN_DIR, or mirrored to URL."""
     record = job.load_run(run_dir)
     if as_json:
         _print_json(top_json(record, count))
@@ -43,13 +45,15 @@ def top(run_dir: Path, count: int, as_json: bool) -> None:
 
 @click.command()
 @RUN_DIR
-@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Where to write; RUN_DIR/{REPORT} by default.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Where to write; RUN_DIR/{REPORT} or NAME.html.")
 def report(run_dir: Path, output: Path | None) -> None:
-    """Write one self-contained HTML page about the run in RUN_DIR."""
+    """Write one self-contained HTML page about the run in RUN_DIR, or mirrored to URL."""
     from nas_cluster.report import write_report  # matplotlib takes a second to import
 
     record = job.load_run(run_dir)
-    click.echo(f"report: {write_report(record, output or run_dir / REPORT)}")
+    fetched = run_dir.is_relative_to(cache_root())
+    place = output or (Path(f"{run_dir.name}.html") if fetched else run_dir / REPORT)
+    click.echo(f"report: {write_report(record, place)}")
 
 
 @click.command()

@@ -29,6 +29,7 @@ class ProgressView:
         self._live: Live | None = None
         self._last: Progress | None = None
         self._said = (0.0, -1)
+        self._waiting = False
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -46,11 +47,15 @@ class ProgressView:
             self._say(self._last)
 
     def update(self, progress: Progress) -> None:
-        """Show this progress; outside a terminal a line every ten seconds, or every tenth of the children."""
+        """Show this progress; outside a terminal a line every ten seconds, or every tenth of the children, and once
+        what it waits for."""
         self._last = progress
         if self._live is not None:
             self._live.update(panel(self._name, progress))
             return
+        if progress.waits_for and not self._waiting:
+            self.say(f"{self._name}: waiting for {progress.waits_for}")
+        self._waiting = bool(progress.waits_for)
         done = progress.children_done
         tenth = (progress.max_children or 0) / 10
         due = time.monotonic() - self._said[0] >= _LINE_SECONDS or (tenth and done - self._said[1] >= tenth)
@@ -125,6 +130,8 @@ def panel(name: str, p: Progress) -> Panel:
     bar.add_row(ProgressBar(total=p.max_children or 100, completed=p.children_done if p.max_children else 0))
     head = Text(f"{_of(p.children_done, p.max_children)} children")
     parts: list[RenderableType] = [head, bar, table]
+    if p.waits_for:
+        parts.append(Text(f"waiting for {p.waits_for}", style="yellow", overflow="ellipsis", no_wrap=True))
     if p.last_event:
         parts.append(Text(p.last_event, style="yellow", overflow="ellipsis", no_wrap=True))
     return Panel(Group(*parts), title=name, border_style="dim")

@@ -85,7 +85,7 @@ def _say_outcome(outcome: Outcome, config: JobConfig, *, by_name: bool) -> None:
             from nas_cluster.report.correlation import correlation_of  # scipy
 
             click.echo(f"correlate: {correlation_of(job.load_run(directory).trainings())}")
-        click.echo(f"look: nas-cluster top {directory} · nas-cluster report {directory}")
+        click.echo(f"look: nas-cluster top {where} · nas-cluster report {where}")
     else:
         click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {where}", err=True)
         click.echo(f"continue: nas-cluster resume {config.name if by_name else directory}", err=True)

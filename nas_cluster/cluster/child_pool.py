@@ -65,6 +65,12 @@ class ChildPool:
     _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
     _broken: BaseException | None = None
     _draining: bool = False
+    _hurried: bool = False
+
+    @property
+    def absent(self) -> int:
+        """Workers that are not there: not placed yet, starting, or lost and not yet replaced."""
+        return self.workers - len(self._ready)
 
     @property
     def slots(self) -> int:
@@ -111,11 +117,20 @@ class ChildPool:
             await self._taken.wait_for(lambda: self.waiting < waiting or self._broken is not None)
 
     async def drain(self, seconds: float) -> None:
-        """Start no more children; return when none is running, or after so many seconds."""
+        """Start no more children; return when none is running, after so many seconds, or on `hurry`."""
         self._draining = True
         async with self._taken:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._taken.wait_for(lambda: not self.busy or self._broken is not None), seconds)
+                await asyncio.wait_for(self._taken.wait_for(self._is_drained), seconds)
+
+    def _is_drained(self) -> bool:
+        return not self.busy or self._hurried or self._broken is not None
+
+    async def hurry(self) -> None:
+        """Let `drain` wait no longer, now or later."""
+        self._hurried = True
+        async with self._taken:
+            self._taken.notify_all()
 
     async def close(self) -> None:
         """Drop queued and running children and end the workers."""

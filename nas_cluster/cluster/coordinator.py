@@ -42,6 +42,8 @@ from nas_cluster.storage.rows import BatchRow, ChildRow
 __all__ = ["Coordinator"]
 
 _HEARTBEAT_SECONDS = 5.0
+_ABSENT_SECONDS = 60.0
+"""A worker that is not there after that is rarely slow to start: nobody has, or brings, what it asks for."""
 
 
 class Coordinator:
@@ -85,6 +87,8 @@ class Coordinator:
         self._stopping: str | None = None
         self._failure: BaseException | None = None
         self._paused_at = 0.0
+        self._complete_at = clock.monotonic()
+        self._waits_for = ""
         self._admissions = make_admissions(config, self._journal, self._over)
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -126,6 +130,10 @@ class Coordinator:
             async with self._minibatch_over:
                 self._minibatch_over.notify_all()
 
+    async def hurry(self) -> None:
+        """Cut short what `stop` leaves to children in flight."""
+        await self._pool.hurry()
+
     async def close(self, ended: str) -> Outcome:
         """Final snapshot and end of the session. `ended` is done unless the run was stopped or failed."""
         await self._pool.close()
@@ -156,9 +164,22 @@ class Coordinator:
     async def _heartbeat(self) -> None:
         while True:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
+            self._look_for_workers()
             await self._commit(lambda: self._journal.heartbeat(self._tally.session_seconds))
             with suppress(OSError):  # shared storage is out of reach, perhaps only for now
                 await self._snapshots.check()
+
+    def _look_for_workers(self) -> None:
+        """Say what is waited for when workers stay away: once in an event, with the progress until all are there."""
+        absent, now = self._pool.absent, self._clock.monotonic()
+        if not absent:
+            self._complete_at, self._waits_for = now, ""
+        elif self._waits_for or now - self._complete_at >= _ABSENT_SECONDS:
+            first = not self._waits_for
+            each = "" if self._config.estimator.shares_process else f": {self._config.topology.resources.in_words} each"
+            self._waits_for = f"{absent} of {self._pool.workers} workers{each}"
+            if first:
+                self._note("workers_awaited", {"for": self._waits_for})
 
     def _spawn_task(self, work: Any) -> None:
         """A background task whose failure stops the run instead of being forgotten."""
@@ -380,7 +401,8 @@ class Coordinator:
 
     async def progress(self) -> Progress:
         """How the run stands."""
-        return self._tally.progress(busy=self._pool.busy, slots=self._pool.slots, waiting=self._pool.waiting)
+        progress = self._tally.progress(busy=self._pool.busy, slots=self._pool.slots, waiting=self._pool.waiting)
+        return replace(progress, waits_for=self._waits_for)
 
 
 class TooManyFailures(RunStopped):

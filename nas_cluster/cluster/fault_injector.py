@@ -46,7 +46,7 @@ class Targets(Protocol):
         ...
 
     def nodes(self) -> Sequence[str]:
-        """Live nodes without the head, the coordinator and this process."""
+        """Live nodes that carry parts of the run, without the head, the coordinator and this process."""
         ...
 
     def kill(self, part: str) -> None:
@@ -58,7 +58,7 @@ class Targets(Protocol):
         ...
 
     def drain(self, node: str) -> None:
-        """Tell a node that it will be taken away, as a cloud does with a spot machine."""
+        """Tell a node that it will be taken away and do so 30 s later, as a cloud does with a spot machine."""
         ...
 
     def stop(self, node: str) -> None:
@@ -75,7 +75,7 @@ class Injected:
     fault: Fault
     target: str
     noticed: float | None
-    """None: not within 90 s, or nothing to notice (an idle child's process, a drained node that was not used)."""
+    """None: not within 90 s, or nothing to notice (an idle child's process)."""
     went_on: float | None
     """Until the next child was committed after that."""
 

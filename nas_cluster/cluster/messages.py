@@ -152,6 +152,8 @@ class Progress:
     """Seconds that children were trained, in all sessions."""
     active_seconds: float = 0.0
     seconds_left: float | None = None
+    waits_for: str = ""
+    """What it cannot go on without, or not as fast: `3 of 4 workers: {GPU: 1} each`."""
     last_event: str = ""
 
 
@@ -190,6 +192,7 @@ class CoordinatorClient(Protocol):
     async def event(self, kind: str, detail: dict[str, Any]) -> None: ...
     async def progress(self) -> Progress: ...
     async def stop(self, reason: str) -> None: ...
+    async def hurry(self) -> None: ...
     async def close(self, ended: str) -> Outcome: ...
 
 

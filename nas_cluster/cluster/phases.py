@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import shared_directory
 from nas_cluster.storage.rows import PhaseRow
 
-__all__ = ["Phases", "schedule_of"]
+__all__ = ["Phases", "schedule_of", "shared_states"]
 
 _KEPT = 2
 """Files of shared tensors: the last, and the one before, from which the last can be trained again."""
@@ -39,6 +40,13 @@ def schedule_of(config: JobConfig) -> PhaseSchedule | None:
     """When this job's workers train what its children share; None for children that share nothing."""
     estimator = config.estimator
     return estimator.phases(resident(config.dataset) if estimator.uses_data else None)
+
+
+def shared_states(journal: Journal, config: JobConfig, directory: Path) -> list[SharedState]:
+    """The shared tensors after every phase that is over, where this machine has their files."""
+    folder = shared_directory(directory, config.storage_path)
+    states = [row.state for row in journal.phases()]
+    return [replace(state, path=str(folder / Path(state.path).name)) for state in states if state is not None]
 
 
 class Phases:
@@ -64,7 +72,7 @@ class Phases:
         self._clock = clock
         self._on_event = on_event
         self._lock = asyncio.Lock()
-        self._states = self._good_states()
+        self._states = self._good_states(shared_states(journal, config, directory))
 
     @property
     def state(self) -> SharedState | None:
@@ -157,9 +165,8 @@ class Phases:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    def _good_states(self) -> list[SharedState]:
+    def _good_states(self, states: list[SharedState]) -> list[SharedState]:
         """The committed phases, as far as the last file is what was written; else as far as the one before."""
-        states = [row.state for row in self._journal.phases() if row.state is not None]
         while states and not _is_intact(states[-1]):
             lost = states.pop()
             self._on_event("shared_tensors_refused", {"phase": lost.phase, "path": lost.path})

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import cache
 from typing import Any
 
 import ray
+from ray._private import worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
 from nas_cluster.cluster.authentication import SessionToken
 from nas_cluster.core.errors import ConfigError
 
-__all__ = ["Connection"]
+__all__ = ["TOKEN_HINT", "Connection", "read_authentication_again"]
 
 _CONNECT_SECONDS = 5.0
 _INLINE_BYTES = 1 << 20
@@ -42,6 +44,7 @@ class Connection:
         if _OF_JOB not in os.environ:
             path = os.pathsep.join(entry for entry in sys.path if entry)
             options["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
+        _keep_stdout_clean()
         address = os.environ.get("RAY_ADDRESS")
         if address:
             _join(address, options)
@@ -52,7 +55,7 @@ class Connection:
     def _start(self, options: dict[str, Any]) -> None:
         """A cluster of our own, on loopback and with a token of its own: this machine may have other users."""
         self._token = SessionToken()
-        _read_authentication_again()
+        read_authentication_again()
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
         ray.init(address="local", include_dashboard=False, **options)
@@ -65,7 +68,7 @@ class Connection:
         if self._token is not None:
             self._token.close()
             self._token = None
-            _read_authentication_again()
+            read_authentication_again()
 
 
 def _join(address: str, options: dict[str, Any]) -> None:
@@ -92,8 +95,15 @@ def _check_answers(address: str) -> None:
         raise ConfigError(f"RAY_ADDRESS={address}: nobody answers there ({error}); `ray status` shows yours") from error
 
 
-def _read_authentication_again() -> None:
-    """Ray may have been imported before the token was made."""
+@cache
+def _keep_stdout_clean() -> None:
+    """What Ray says of its own accord (a node was lost) goes to stderr: `--json` is for machines."""
+    say = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, ignore_prefix: say({**data, "is_err": True}, ignore_prefix)
+
+
+def read_authentication_again() -> None:
+    """Ray reads how to speak to a cluster when it is imported, which may have been before that was known."""
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 

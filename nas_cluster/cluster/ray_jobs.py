@@ -21,7 +21,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from nas_cluster.cluster.authentication import use_available_token
-from nas_cluster.cluster.ray_connection import TOKEN_HINT
+from nas_cluster.cluster.ray_connection import TOKEN_HINT, read_authentication_again
 from nas_cluster.core.errors import RunError, nearest
 
 __all__ = ["Job", "Jobs"]
@@ -71,6 +71,7 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         use_available_token()
+        read_authentication_again()
         logging.getLogger("ray").setLevel(logging.ERROR)
         for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)

@@ -47,13 +47,11 @@ def capacity(topology: Topology) -> int:
     nodes = [node for node in alive_nodes() if has_labels(node["Labels"], resources.label_selector)]
     most = max(sum(holds(node["Resources"], resources) for node in nodes), _autoscaled(resources))
     if most == 0 and topology.slots is None:
-        wanted = ", ".join(f"{name}: {amount:g}" for name, amount in resources.amounts.items())
         total = ray.cluster_resources()
         has = ", ".join(f"{name}: {total.get(name, 0):g}" for name in resources.amounts)
-        where = f" on nodes with {resources.label_selector}" if resources.label_selector else " on one node"
         raise ConfigError(
-            f"topology.resources: a child asks for {{{wanted}}}, this cluster has {{{has}}} "
-            f"and no room for one{where}; if an autoscaler makes it, set topology.slots"
+            f"topology.resources: a child asks for {resources.in_words}, this cluster has {{{has}}} "
+            "and no room for one on one node; if an autoscaler makes it, set topology.slots"
         )
     return most
 

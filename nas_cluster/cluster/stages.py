@@ -18,7 +18,7 @@ import numpy as np
 
 from nas_cluster.cluster.child_pool import ChildPool
 from nas_cluster.cluster.messages import WorkerClient
-from nas_cluster.cluster.phases import schedule_of
+from nas_cluster.cluster.phases import schedule_of, shared_states
 from nas_cluster.cluster.restore import states_of
 from nas_cluster.cluster.supervisor import Stop
 from nas_cluster.cluster.wiring import Wiring, pool_shape
@@ -187,8 +187,8 @@ async def _run_stage(
     on_training: OnTraining,
 ) -> StageResult:
     job = config.for_stage(stage)
-    phases = journal.phases() if schedule_of(job) is not None else []
-    planned = _plan(job, stage, candidates, phases[-1].state if phases else None)
+    states = shared_states(journal, config, directory) if schedule_of(job) is not None else []
+    planned = _plan(job, stage, candidates, states[-1] if states else None)
     journal.plan_trainings([one.row for one in planned])
     known = {row.key: row for row in journal.trainings()}
     open_ones = [one for one in planned if known[one.row.key].evaluation is None]
@@ -264,12 +264,17 @@ async def _train_all(
         await pool.drain(grace)
         await pool.close()
 
+    async def hurry() -> None:
+        await stop.wait_hurried()
+        await pool.hurry()
+
     pool.start()
-    watcher = asyncio.create_task(watch())
+    watchers = [asyncio.create_task(watch()), asyncio.create_task(hurry())]
     try:
         results = await asyncio.gather(*(one(training) for training in planned), return_exceptions=True)
     finally:
-        watcher.cancel()
+        for watcher in watchers:
+            watcher.cancel()
         await pool.close()
     for result in results:
         if isinstance(result, BaseException):

@@ -56,18 +56,25 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
+        self._hurried = asyncio.Event()
         self.ended = "stopped"
         self.reason = ""
 
     def ask(self, reason: str, ended: str) -> None:
-        """Ask for a stop; the first reason counts."""
+        """Ask for a stop; the first reason counts. Interrupted once more, it does not wait for children in flight."""
         if not self._asked.is_set():
             self.reason, self.ended = reason, ended
             self._asked.set()
+        elif ended == "interrupted":
+            self._hurried.set()
 
     async def wait(self) -> None:
         """Return once a stop was asked for."""
         await self._asked.wait()
+
+    async def wait_hurried(self) -> None:
+        """Return once it was asked for again, by somebody who has no patience."""
+        await self._hurried.wait()
 
 
 @contextmanager
@@ -195,17 +202,25 @@ class Supervisor:
             watch.cancel()
 
     async def _watch(self, coordinator: CoordinatorClient, stop: Stop) -> None:
-        """Show progress twice a second; pass a stop on."""
-        asked = asyncio.create_task(stop.wait())
+        """Show progress twice a second; pass a stop on, and that it is urgent."""
+        asked, hurried = asyncio.create_task(stop.wait()), asyncio.create_task(stop.wait_hurried())
+        stopping: asyncio.Task[None] | None = None
         try:
-            while not asked.done():
+            while stopping is None or not stopping.done():
                 self._on_progress(await coordinator.progress())
-                await asyncio.wait([asked], timeout=_PROGRESS_SECONDS)
-            await coordinator.stop(stop.reason)
+                awaited: list[asyncio.Task[None]] = [stopping or asked]
+                await asyncio.wait(awaited, timeout=_PROGRESS_SECONDS)
+                if asked.done() and stopping is None:
+                    stopping = asyncio.create_task(coordinator.stop(stop.reason))
+                if hurried.done():
+                    await coordinator.hurry()
+            await stopping
         except PartLost:
             pass  # the loss shows where the replicas are awaited
         finally:
-            asked.cancel()
+            for task in (asked, hurried, stopping):
+                if task is not None:
+                    task.cancel()
 
     def _enter(self, state: State) -> None:
         if state not in _LEGAL[self.state]:

@@ -46,6 +46,13 @@ class Resources(Options):
         """What is asked for, without zeros: {"CPU": 1.0, "GPU": 0.25}."""
         return {name: amount for name, amount in (("CPU", self.CPU), ("GPU", self.GPU)) if amount > 0}
 
+    @property
+    def in_words(self) -> str:
+        """`{CPU: 1, GPU: 0.25}`, and on which nodes."""
+        amounts = ", ".join(f"{name}: {amount:g}" for name, amount in self.amounts.items())
+        labels = ", ".join(f"{key}: {wanted}" for key, wanted in self.label_selector.items())
+        return f"{{{amounts}}}" + (f" on nodes with {{{labels}}}" if labels else "")
+
     @field_validator("GPU")
     @classmethod
     def _whole_children_per_card(cls, value: float) -> float:

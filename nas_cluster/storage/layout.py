@@ -22,8 +22,10 @@ __all__ = [
     "check_run_name",
     "is_remote",
     "is_unfinished_journal",
+    "reading_directory",
     "run_directory",
     "shared_directory",
+    "working_copies",
 ]
 
 JOURNAL = "journal.sqlite"
@@ -52,9 +54,24 @@ def run_directory(storage_path: str, name: str) -> Path:
     """Where the run `name` lives on this machine. One that is mirrored to a URL has its working copy in the cache."""
     check_run_name(name)
     if is_remote(storage_path):
-        place = hashlib.sha256(storage_path.encode()).hexdigest()[:12]
-        return cache_root() / "runs" / place / name
+        return cache_root() / "runs" / _place(storage_path) / name
     return Path(storage_path).expanduser().absolute() / name
+
+
+def reading_directory(storage_path: str, name: str) -> Path:
+    """Where a copy of the mirrored run `name` goes that is only read: its working copy may be in use."""
+    return cache_root() / "read" / _place(storage_path) / check_run_name(name)
+
+
+def working_copies(name: str) -> list[Path]:
+    """The directories on this machine of mirrored runs of this name."""
+    if not _NAME.fullmatch(name):
+        return []
+    return sorted(path.parent for path in (cache_root() / "runs").glob(f"*/{name}/{JOURNAL}"))
+
+
+def _place(storage_path: str) -> str:
+    return hashlib.sha256(storage_path.encode()).hexdigest()[:12]
 
 
 def shared_directory(directory: Path, storage_path: str) -> Path:

@@ -20,7 +20,7 @@ import fsspec
 from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.storage.claim import Claim
 from nas_cluster.storage.journal import connect
-from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
+from nas_cluster.storage.layout import CONFIG, JOURNAL, SHARED, SNAPSHOTS
 
 __all__ = ["Mirror"]
 
@@ -58,14 +58,15 @@ class Mirror:
         number = numbers[-1] + 1 if numbers else 1
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / JOURNAL
-            paths = _copy_journal(directory, copy)
+            snapshots, tensors = _copy_journal(directory, copy)
             files = {f"journal-{number:06d}.sqlite": copy, CONFIG: directory / CONFIG}
-            files |= {f"{SNAPSHOTS}/{path}": directory / SNAPSHOTS / path for path in paths}
+            files |= {f"{SNAPSHOTS}/{path}": directory / SNAPSHOTS / path for path in snapshots}
+            files |= {name: path for name, path in tensors.items() if path.parent == directory / SHARED}
             manifest = {}
             for name, source in files.items():
                 data = source.read_bytes()
                 manifest[name] = hashlib.sha256(data).hexdigest()
-                if not (name.startswith(SNAPSHOTS) and self._fs.exists(f"{self._root}/{name}")):
+                if not (_is_written_once(name) and self._fs.exists(f"{self._root}/{name}")):
                     self._write(name, data)
         self._claim.check()  # the upload may have taken minutes
         self._write(_manifest(number), json.dumps(manifest).encode())
@@ -107,7 +108,7 @@ class Mirror:
                 data = self._fs.cat_file(f"{self._root}/{name}")
                 if hashlib.sha256(data).hexdigest() != digest and name != CONFIG:
                     return False
-                path = target / (JOURNAL if name.startswith("journal-") else name)
+                path = target / _local_name(name)
                 if not path.resolve().is_relative_to(target.resolve()):
                     return False
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,15 +130,16 @@ class Mirror:
         self._fs.pipe_file(path, data)
 
     def _drop(self, number: int) -> None:
-        """Remove an old copy, and snapshots that no kept manifest names."""
+        """Remove an old copy, and snapshots and shared tensors that no kept manifest names."""
         for name in (_manifest(number), f"journal-{number:06d}.sqlite"):
             self._fs.rm_file(f"{self._root}/{name}")
         named: set[str] = set()
         for kept in self._numbers():
             named |= set(json.loads(self._fs.cat_file(f"{self._root}/{_manifest(kept)}")))
-        for path in self._fs.ls(f"{self._root}/{SNAPSHOTS}", detail=False):
-            if f"{SNAPSHOTS}/{Path(path).name}" not in named:
-                self._fs.rm_file(path)
+        for folder in {Path(name).parent.name for name in named if _is_written_once(name)}:
+            for path in self._fs.ls(f"{self._root}/{folder}", detail=False):
+                if f"{folder}/{Path(path).name}" not in named:
+                    self._fs.rm_file(path)
 
 
 def _manifest(number: int) -> str:
@@ -156,12 +158,32 @@ def _parent(directory: Path) -> Path:
     return directory.parent
 
 
-def _copy_journal(directory: Path, copy: Path) -> list[str]:
-    """A consistent copy of a live journal; the snapshot files that it names."""
+def _is_written_once(name: str) -> bool:
+    """Whether what has this name in one copy has it in all."""
+    return name.startswith((f"{SNAPSHOTS}/", f"{SHARED}/"))
+
+
+def _local_name(name: str) -> str:
+    if name.startswith("journal-"):
+        return JOURNAL
+    if name.startswith(f"{SHARED}/"):
+        stem, _, rest = name.partition("-")
+        return stem + Path(rest).suffix
+    return name
+
+
+def _copy_journal(directory: Path, copy: Path) -> tuple[list[str], dict[str, Path]]:
+    """A consistent copy of a live journal; the snapshots that it names, and by their name in a copy the shared tensors
+    of its last phase (a phase trained again writes the same file, so its name tells what is in it)."""
     source: Any = connect(directory, writable=False)
     target = sqlite3.connect(copy)
     source.backup(target)
     paths = [row[0] for row in target.execute("SELECT path FROM snapshots")]
+    last = "SELECT path, result FROM phases WHERE result IS NOT NULL ORDER BY phase DESC LIMIT 1"
+    tensors = {}
+    for place, result in target.execute(last):
+        path = Path(place)
+        tensors[f"{SHARED}/{path.stem}-{json.loads(result)['sha256'][:12]}{path.suffix}"] = path
     target.close()
     source.close()
-    return paths
+    return paths, tensors

@@ -1,6 +1,7 @@
 """The supervisor's states and its policy; a lost part without any cluster."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -9,6 +10,7 @@ from nas_cluster.cluster.coordinator import Coordinator
 from nas_cluster.cluster.messages import PartLost
 from nas_cluster.cluster.supervisor import _LEGAL, State, Stop, Supervisor, may_recover
 from nas_cluster.cluster.wiring import InProcess
+from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import RunStopped
 
 from test_search_in_process import LEARNERS, gradients, trace  # isort: skip
@@ -151,6 +153,85 @@ def test_children_in_flight_are_dropped_or_finished_as_configured(simulated_job,
     assert continued.counts()["done"] == 60
     _, whole = run(simulated_job(name="whole"), InProcess())
     assert [row.reward for row in continued.children()] == [row.reward for row in whole.children()]
+
+
+def test_interrupted_twice_it_does_not_wait_for_children_in_flight(simulated_job):
+    config = simulated_job(estimator={"duration": {"seconds": 60, "sigma": 0.0}}, failures={"stop_grace": 600})
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+        session = asyncio.create_task(Supervisor(config, directory, InProcess()).run(stop))
+        while job.load_run(directory).counts()["planned"] < 6:
+            await asyncio.sleep(0.02)
+        stop.ask("SIGINT received", "interrupted")
+        await asyncio.sleep(0.7)
+        assert not session.done(), "the first one waits"
+        stop.ask("SIGTERM received", "stopped")
+        await asyncio.sleep(0.7)
+        assert not session.done(), "who says it another way is not impatient"
+        stop.ask("SIGINT received", "interrupted")
+        return await asyncio.wait_for(session, 5)
+
+    assert asyncio.run(scenario()).ended == "interrupted"
+    record = job.load_run(directory)
+    assert record.state() == "interrupted"
+    assert (record.counts()["planned"], record.counts()["done"]) == (6, 0)
+
+
+class Fast(SystemClock):
+    """A hundred times as fast."""
+
+    def monotonic(self):
+        return 100 * time.monotonic()
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(seconds / 100)
+
+
+class OneIsLate(InProcess):
+    """In process, but the second worker only comes when `come` is set, as one does for which there is no card."""
+
+    def __init__(self):
+        super().__init__(Fast())
+        self.come = asyncio.Event()
+
+    async def spawn_worker(self, config, directory, index, *, test):
+        if index == 1:
+            await self.come.wait()
+        return await super().spawn_worker(config, directory, index, test=test)
+
+
+def test_workers_that_nobody_brings_are_spoken_of_once(simulated_job):
+    config = simulated_job(
+        estimator={"isolated": True},
+        topology={"slots": 2, "resources": {"CPU": 0.5}},
+        budget={"max_children": 100_000},
+    )
+    directory = job.prepare(config)
+    said = []
+
+    async def scenario():
+        wiring = OneIsLate()
+
+        def note(progress):
+            said.append(progress.waits_for)
+            if progress.waits_for and progress.children_done > 12:
+                wiring.come.set()
+
+        stop = Stop()
+        session = asyncio.create_task(Supervisor(config, directory, wiring, note).run(stop))
+        while not (any(said) and not said[-1]):
+            await asyncio.sleep(0.02)
+        stop.ask("enough", "stopped")
+        return await session
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)).ended == "stopped"
+    each = "of 2 workers: {CPU: 0.5} each"
+    assert {"", f"1 {each}"} <= set(said) <= {"", f"1 {each}", f"2 {each}"}
+    events = [event.detail for event in job.load_run(directory).events() if event.kind == "workers_awaited"]
+    assert len(events) == 1
+    assert events[0]["for"].endswith(each)
 
 
 def test_the_policy():

@@ -20,7 +20,9 @@ from simulated_hosts import Host, Network  # isort: skip
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PORT = 6379
+PORT, DASHBOARD_PORT, METRICS_PORT = 6379, 8265, 8080
+TRIES = 4
+"""A node gives the agents that Ray starts beside it 15 s, which is too little on a machine that has other work."""
 
 
 def shipped_options():
@@ -31,23 +33,30 @@ def shipped_options():
 
 
 class RayHosts:
-    """Host 0 is the head and runs the drivers; the others have `cpus` each for children."""
+    """Host 0 is the head and runs the drivers; the others have `cpus` each for children.
 
-    def __init__(self, network: Network, folder: Path, *, cpus: int = 2) -> None:
-        self.network, self.folder, self.cpus = network, folder, cpus
+    token: the cluster wants it, every host has it in its home, and the head has a dashboard for jobs.
+    """
+
+    def __init__(self, network: Network, folder: Path, *, cpus: int = 2, token: str | None = None) -> None:
+        self.network, self.folder, self.cpus, self.token = network, folder, cpus, token
         self.head, *self.workers = network.hosts
         self.address = f"{self.head.address}:{PORT}"
+        self.url = f"http://{self.head.address}:{DASHBOARD_PORT}"
 
     def environment(self, host: Host) -> dict[str, str]:
         home = host.folder / "home"
-        home.mkdir(parents=True, exist_ok=True)
+        (home / ".ray").mkdir(parents=True, exist_ok=True)
+        if self.token is not None:
+            (home / ".ray" / "auth_token").write_text(self.token)
+            (home / ".ray" / "auth_token").chmod(0o600)
         return {
             **shipped_options(),
             "HOME": str(home),
             "XDG_CACHE_HOME": str(home / ".cache"),
-            "RAY_AUTH_MODE": "disabled",
+            "RAY_AUTH_MODE": "disabled" if self.token is None else "token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # the suite's conftest keeps Ray on loopback with this
-            "RAY_raylet_start_wait_time_s": "250",  # on a machine that others keep busy a node takes minutes to start
+            "RAY_raylet_start_wait_time_s": "90",  # on a machine that others keep busy a node takes long to start
             "RAY_ADDRESS": self.address,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
             "OMP_NUM_THREADS": "1",
@@ -59,12 +68,19 @@ class RayHosts:
             self.start_ray(host)
 
     def start_ray(self, host: Host) -> None:
-        role = ["--head", f"--port={PORT}", "--include-dashboard=false", "--num-cpus=0"]
+        role = ["--head", f"--port={PORT}", "--num-cpus=0", f"--include-dashboard={self.token is not None}"]
+        role += [f"--dashboard-host={host.address}", f"--dashboard-port={DASHBOARD_PORT}"]
         if host is not self.head:
             role = [f"--address={self.address}", f"--num-cpus={self.cpus}"]
         common = [f"--node-ip-address={host.address}", "--object-store-memory=80000000", "--disable-usage-stats"]
-        done = host.run([str(BIN / "ray"), "start", *role, *common], self.environment(host), timeout=280)
-        assert done.returncode == 0, done.stdout + done.stderr
+        common += [f"--metrics-export-port={METRICS_PORT}"]
+        for _ in range(TRIES):
+            done = host.run([str(BIN / "ray"), "start", *role, *common], self.environment(host), timeout=280)
+            if done.returncode == 0:
+                return
+            host.power_off()
+            host.boot()
+        raise AssertionError(done.stdout + done.stderr)
 
     def rejoin(self, host: Host) -> None:
         """A host that was lost comes back as a fresh machine does."""

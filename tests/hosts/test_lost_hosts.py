@@ -1,6 +1,8 @@
 """Faults of whole hosts and of the network between them, while a real search runs over three of them."""
 
+import json
 import signal
+import sys
 import time
 
 import pytest
@@ -82,6 +84,23 @@ def test_a_worker_host_that_is_killed(cluster, searching, measured):
     cluster.start_ray(host)
     measured("worker node killed", f"noticed in {noticed:.1f} s, {account}")
     assert noticed < 10
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fault,within", [("node_stop", 10), ("node_drain", 30 + 10)])
+def test_a_node_that_the_injector_takes(cluster, searching, measured, fault, within):
+    search, _ = searching(fault.replace("_", "-"))
+    command = [sys.executable, "-m", "nas_cluster.cli", "chaos", str(search.directory), "--json"]
+    command += ["--faults", fault, "--every", "8", "--minutes", "0.25"]  # one: the next would be due after the end
+    struck = cluster.head.run(command, cluster.environment(cluster.head), timeout=200)
+    assert struck.returncode == 0, struck.stdout + struck.stderr
+    (injected,) = json.loads(struck.stdout)["injected"]
+    (gone,) = [host for host in cluster.workers if not cluster.running(host, "raylet/raylet")]
+    account = end(search)
+    cluster.rejoin(gone)
+    measured(f"chaos: {fault}", f"noticed in {injected['noticed']} s, went on in {injected['went_on']} s, {account}")
+    assert injected["noticed"] < within
+    assert injected["went_on"] is not None
 
 
 @pytest.mark.soak

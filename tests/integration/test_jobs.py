@@ -1,7 +1,8 @@
-"""Runs as jobs of a cluster that `ray start` made, with token authentication: submitted, followed, stopped, resumed."""
+"""What a cluster that `ray start` made, with token authentication, says to jobs: what waits, what is refused, and why.
+
+A job's whole way, over several hosts, is in `tests/hosts/test_jobs_on_hosts.py`."""
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -190,87 +191,6 @@ def wait_for(condition, what):
     return found
 
 
-def metrics(cluster):
-    with urllib.request.urlopen(f"http://127.0.0.1:{cluster.metrics}/metrics", timeout=30) as answer:
-        text = answer.read().decode()
-    found = re.findall(r"^ray_nas_cluster_(\w+)\{(.*?)\} (\S+)$", text, re.M)
-    return {
-        (name, *(f"{k}={v}" for k, v in re.findall(r'(state|of|shard)="(.*?)"', tags))): float(value)
-        for name, tags, value in found
-        if 'run="job"' in tags
-    }
-
-
-@needs_root
-def test_submit_follow_stop_resume(cluster, here, simulated_job):
-    secret = cluster.token
-    config = here.make(mode="asynchronous", budget={"max_children": 99_999}, topology={"slots": 3})
-    code, output = here.call("submit", config, "--address", cluster.url)
-    assert code == 0, output
-    assert "with my_space.py" in output
-    assert f"submitted job to {cluster.url} as job job@1" in output
-
-    code, output = here.call("submit", config, "--address", cluster.url)
-    assert (code, output) == (2, "nas-cluster: job: runs already as job job@1 (running)\n")
-
-    follower = here.popen("logs", "job", "-f", RAY_ADDRESS=cluster.url)
-    record = wait_for(lambda: (here.storage / "job" / "journal.sqlite").exists(), "journal")
-    record = job.load_run(here.storage / "job")
-    wait_for(lambda: record.counts()["done"] >= 12, "12 children")
-    seen = wait_for(lambda: metrics(cluster) if ("entropy",) in metrics(cluster) else None, "metrics")
-    assert seen["children", "state=done"] > 0
-    assert 0 <= seen["slot_utilisation",] <= 1
-    assert {("shard_version", "shard=0"), ("shard_version", "shard=1"), ("reward", "of=best")} <= set(seen)
-    assert {("baseline",), ("staleness",), ("cache_hits",), ("gpu_seconds",), ("cpu_seconds",)} <= set(seen)
-
-    code, output = here.call("status", "job", "--address", cluster.url)
-    assert code == 0, output
-    assert "running" in output
-    assert "children done" in output
-
-    started = time.monotonic()
-    code, output = here.call("stop", "job", "--address", cluster.url)
-    print(f"stopped {time.monotonic() - started:.1f} s after `nas-cluster stop`")
-    assert code == 0, output
-    assert "stopped: SIGTERM received" in output
-    assert "continue: nas-cluster resume job" in output
-    assert record.state() == "stopped"
-    assert record.counts()["done"] >= 12
-    children_in_all = record.counts()["planned"] + 30  # those that were in flight are trained again
-    log, _ = follower.communicate(timeout=PATIENCE)
-    assert "children done" in log
-    code, output = here.call("status", "job", "--address", cluster.url, "--json")
-    assert json.loads(output)["exit_code"] == 75
-    assert json.loads(output)["resumable"] is True
-
-    cluster.add_node("--num-cpus=1")
-    changes = ("topology.slots=6", f"budget.max_children={children_in_all}")
-    code, output = here.call("resume", "job", *changes, "--address", cluster.url, "--follow")
-    assert code == 0, output
-    assert "is shared by 2 node(s)" in output
-    assert f"done: {children_in_all} children" in output
-    children = record.children()
-    assert sorted(row.child.number for row in children) == list(range(children_in_all)), "every child once"
-    assert all(row.ok for row in children)
-    assert [session.ended for session in record.sessions()] == ["stopped", "done"]
-    assert sum(event.kind == "child_retried" for event in record.events()) == 0
-    applied = [batch for batch in record.batches() if batch.applied_at is not None]
-    assert len(applied) == len(record.batches()) == children_in_all / 3
-
-    code, output = here.call("list", "--address", cluster.url)
-    assert re.search(r" 2 +succeeded +job$", output, re.M), output
-    code, output = here.call("list", here.storage)
-    assert re.search(rf"{children_in_all}/{children_in_all} +\S+ +done +\S+/job$", output, re.M), output
-
-    request = urllib.request.Request(f"{cluster.url}/api/jobs/", headers={"Authorization": f"Bearer {secret}"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert secret not in answer.read().decode(), "no token in a job's metadata"
-    places = [here.storage, cluster.folder / "ray", cluster.folder / "home" / ".cache"]
-    files = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(files) > 20
-    assert [str(path) for path in files if secret.encode() in path.read_bytes()] == [], "no token in any file"
-
-
 @needs_root
 def test_children_wait_for_a_node_with_their_labels_as_a_request_that_an_autoscaler_sees(cluster, here):
     children = {"CPU": 0.5, "GPU": 0.5, "label_selector": {"pool": "cards"}}
@@ -291,11 +211,15 @@ def test_children_wait_for_a_node_with_their_labels_as_a_request_that_an_autosca
         return re.search(r"\{.*'GPU': 0.5.*\}: 2\+ pending", said)
 
     wait_for(demands, "demand for GPUs")
+    waits = "cards: waiting for 2 of 2 workers: {CPU: 0.5, GPU: 0.5} on nodes with {pool: cards} each"
+    wait_for(lambda: waits in here.call("logs", "cards", "--address", cluster.url)[1], "word of what it waits for")
     assert job.load_run(here.storage / "cards").counts()["done"] == 0
     cluster.add_node("--num-cpus=1", "--num-gpus=1", "--labels=pool=cards")
     code, output = here.call("logs", "cards", "-f", "--address", cluster.url)
     assert code == 0, output
     assert "done: 12 children" in output
+    assert output.count("waiting for") == 1
+    assert sum(event.kind == "workers_awaited" for event in job.load_run(here.storage / "cards").events()) == 1
 
 
 def test_without_the_token_nothing_is_told(cluster, here, tmp_path):

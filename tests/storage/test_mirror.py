@@ -1,15 +1,20 @@
 """A run on shared storage: taken over by another machine, torn uploads, fencing."""
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
+import fsspec
 import pytest
 
 from nas_cluster import job
+from nas_cluster.cli import main
+from nas_cluster.cli.places import HERE, READABLE
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.storage import claim
@@ -46,6 +51,43 @@ def test_another_machine_takes_the_run_over_and_comes_out_the_same(simulated_job
     assert len(record.sessions()) == 2
     job.execute(simulated_job(name="whole"), local=True)
     assert trace(record) == trace(job.load_run(tmp_path / "whole"))
+
+
+def test_another_machine_reads_a_run_by_its_url_and_this_one_by_its_name(
+    simulated_job, tmp_path, shared, monkeypatch, capsys
+):
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(name="read", storage_path=shared), local=True)
+    here = run_directory(shared, "read")
+    assert HERE.convert("read", None, None) == here
+    assert HERE.convert("other", None, None) == Path("other")
+    assert READABLE.convert(f"{shared}/read", None, None) != here, "never into a working copy"
+    machine(monkeypatch, tmp_path / "two")
+    with pytest.raises(SystemExit, match="0"):
+        main(["top", f"{shared}/read", "-k", "1", "--json"])
+    best = json.loads(capsys.readouterr().out)[0]
+    assert best["child_id"] == str(job.load_run(here).top(1)[0].child.child_id)
+    assert not run_directory(shared, "read").exists()
+    with pytest.raises(RunError, match="no run is mirrored there"):
+        job.fetch(f"{shared}/raed")
+
+
+def test_shared_tensors_go_along_to_object_storage(simulated_job, tmp_path, monkeypatch):
+    url = f"memory://{tmp_path.name}"
+    sharing = {"estimator": {"kind": "shared_sum:SharedSum"}, "topology": {"slots": 2}}
+    machine(monkeypatch, tmp_path / "one")
+    job.execute(simulated_job(storage_path=url, budget={"max_children": 45}, **sharing), local=True)
+    machine(monkeypatch, tmp_path / "two")
+    assert job.execute(simulated_job(storage_path=url, **sharing), local=True).ended == "done"
+    record = job.load_run(run_directory(url, "job"))
+    assert not any(event.kind == "shared_tensors_refused" for event in record.events()), "they were there"
+    job.execute(simulated_job(name="whole", **sharing), local=True)
+    whole = job.load_run(tmp_path / "whole")
+    assert trace(record) == trace(whole)
+    assert [row.result for row in record.phases()] == [row.result for row in whole.phases()]
+    kept = fsspec.filesystem("memory").ls(f"/{tmp_path.name}/job/shared", detail=False)
+    assert "00003-" in max(Path(name).name for name in kept)
+    assert len(kept) <= 3, "as many as there are copies"
 
 
 def test_a_torn_or_damaged_copy_is_passed_over(simulated_job, tmp_path, shared, monkeypatch):
