@@ -3,22 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: search test check format soak clean
+.PHONY: search test test-ray test-slow check format soak clean
 
 search: .venv/ready  ## set up, run the quickstart search, show its top five and its report
 	$(BIN)/nas-cluster run configs/quickstart.yaml
 	$(BIN)/nas-cluster top runs/quickstart -k 5
 	$(BIN)/nas-cluster report runs/quickstart
 
-test: .venv/ready check  ## everything CI runs
-	$(BIN)/pytest tests -m "not soak and (ray or slow)"
+test: check  ## everything CI runs; the slow tests compute while those on Ray wait, and give way to them
+	$(MAKE) --jobs=2 --output-sync=target test-ray test-slow
+
+test-ray: .venv/ready
+	$(BIN)/pytest tests -m "ray and not soak"
+
+test-slow: .venv/ready
+	nice -n 19 $(BIN)/pytest tests -n auto --dist worksteal --timeout 900 -m "slow and not ray and not soak"
 
 check: .venv/ready  ## format, lint, types, layers, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests -n auto -m "not soak and not ray and not slow"
+	$(BIN)/pytest tests -n auto --dist worksteal -m "not soak and not ray and not slow"
 
 soak: .venv/ready  ## the long tests
 	$(BIN)/pytest tests -m soak

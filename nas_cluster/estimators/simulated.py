@@ -82,9 +82,12 @@ class Simulated(Estimator):
         return []
 
     def metric(self, child: Child, space: SearchSpace[Any]) -> float:
-        """What an undisturbed evaluation of `child` measures."""
+        """What an undisturbed evaluation of `child` measures. It is the architecture that counts, as it is for real
+        children: other tokens may stand for the same one, and the cache may answer either."""
+        space = space.at(child.stage)
+        tokens = space.encode(space.parse(child.architecture))
         noise = self.noise * float(stream(child.seed, "noise").standard_normal()) if self.noise else 0.0
-        return agreement(space.at(child.stage).decisions(), child.tokens, self.target_seed) + noise
+        return agreement(space.decisions(), tokens, self.target_seed) + noise
 
     def result(self, child: Child, context: WorkerContext, seconds: float) -> Evaluation:
         """The evaluation of an undisturbed child; the metric without noise stands for a test set."""
