@@ -3,21 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: search test test-ray test-slow check format soak clean
+.PHONY: search test check format soak clean
 
 search: .venv/ready  ## set up, run the quickstart search, show its top five and its report
 	$(BIN)/nas-cluster run configs/quickstart.yaml
 	$(BIN)/nas-cluster top runs/quickstart -k 5
 	$(BIN)/nas-cluster report runs/quickstart
 
-test: check  ## everything CI runs; the slow tests compute while those on Ray wait, and give way to them
-	$(MAKE) --jobs=2 --output-sync=target test-ray test-slow
-
-test-ray: .venv/ready
+test: check  ## everything CI runs; what is on Ray measures seconds, so nothing runs beside it
+	$(BIN)/pytest tests -n auto --dist worksteal --timeout 900 -m "slow and not ray and not soak"
 	$(BIN)/pytest tests -m "ray and not soak"
-
-test-slow: .venv/ready
-	nice -n 19 $(BIN)/pytest tests -n auto --dist worksteal --timeout 900 -m "slow and not ray and not soak"
 
 check: .venv/ready  ## format, lint, types, layers, unit tests
 	$(BIN)/ruff format --check .
