@@ -49,7 +49,6 @@ class Simulated(Estimator):
     """Children that only wait; with `isolated`, in worker processes like real ones, which faults may then kill."""
 
     uses_data = False
-    imports = ()
 
     target_seed: int = 0
     noise: float = Field(0.0, ge=0)
