@@ -100,7 +100,8 @@ def watch_start(jobs: Jobs, started: Job, follow: bool) -> None:
     else:
         ended = jobs.wait(started.job_id, seconds=_START_SECONDS, until=f"\n{STORAGE_CHECKED}")
         if not ended.ended:
-            click.echo(f"look: nas-cluster logs {started.run} -f · stop: nas-cluster stop {started.run}")
+            there = f"{started.run} --address {jobs.address}" if jobs.told else started.run
+            click.echo(f"look: nas-cluster logs -f {there} · stop: nas-cluster stop {there}")
             return
         click.echo(_own_lines(jobs.logs(started.job_id)) or ended.message, err=True)
     if ended.code:

@@ -26,6 +26,7 @@ from nas_cluster.cluster.messages import (
     BatchRequest,
     BatchResult,
     Outcome,
+    PartLost,
     Progress,
     Receipt,
     ShardClient,
@@ -83,8 +84,12 @@ class Coordinator:
             )
         self._open_minibatches: set[tuple[int, int]] = set()
         self._minibatch_over = asyncio.Condition()
+        self._empty_shards: list[ShardClient] = []
         self._shards: list[ShardClient] = []
+        """Those that have been given their weights."""
+        self._to_mirror = False
         self._stopping: str | None = None
+        self._stopped: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._paused_at = 0.0
         self._complete_at = clock.monotonic()
@@ -107,28 +112,37 @@ class Coordinator:
         Returns the number of each replica's next push, or None when there is no snapshot: then `initialise`.
         """
         await self._commit(lambda: None)  # whatever lost replicas had planned is in the journal now
-        self._shards = shards
+        self._shards, self._empty_shards = [], shards
         self._open_minibatches.clear()
         self._admissions.reload()
-        return await self._snapshots.restore(shards)
+        pushes = await self._snapshots.restore(shards)
+        if pushes is not None:
+            self._shards, self._to_mirror = shards, True
+        return pushes
 
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]:
         """Give the shards of a new run their first weights and make them durable."""
-        return await self._snapshots.initialise(self._shards, weights)
+        pushes = await self._snapshots.initialise(self._empty_shards, weights)
+        self._shards, self._to_mirror = self._empty_shards, True
+        return pushes
 
     async def stop(self, reason: str) -> None:
         """Admit no more children, give those in flight `failures.stop_grace`, drop what is left (a resumed run trains
-        it), and let every waiter go."""
-        if self._stopping is None:
+        it), and let every waiter go. Asked again, it waits for the first to be done."""
+        if self._stopped is None:
             self._stopping = reason
-            self._commit.give_up()
-            if self._failure is None:
-                await self._pool.drain(self._config.failures.stop_grace)
-            await self._pool.close()
-            await asyncio.gather(*self._scoring.values(), return_exceptions=True)  # what was scored is committed
-            await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
-            async with self._minibatch_over:
-                self._minibatch_over.notify_all()
+            self._stopped = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopped)
+
+    async def _stop(self) -> None:
+        self._commit.give_up()
+        if self._failure is None:
+            await self._pool.drain(self._config.failures.stop_grace)
+        await self._pool.close()
+        await asyncio.gather(*self._scoring.values(), return_exceptions=True)  # what was scored is committed
+        await asyncio.gather(*(shard.halt() for shard in self._shards), return_exceptions=True)
+        async with self._minibatch_over:
+            self._minibatch_over.notify_all()
 
     async def hurry(self) -> None:
         """Cut short what `stop` leaves to children in flight."""
@@ -142,7 +156,7 @@ class Coordinator:
         if self._shards:
             try:
                 await self._snapshots.take(self._shards)
-            except StorageFull:
+            except (StorageFull, PartLost):
                 pass  # the journal has what the snapshot would have saved
             except Fenced as error:
                 self._failure, self._stopping = error, self._stopping or str(error)
@@ -155,7 +169,7 @@ class Coordinator:
             self._journal.close(ended)
         self._journal.close()
         try:
-            if self._shards and not isinstance(self._failure, Fenced):
+            if self._to_mirror and not isinstance(self._failure, Fenced):
                 await self._snapshots.mirror(last=True)
         finally:
             await self._snapshots.release()

@@ -13,7 +13,7 @@ from ray._private import worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
-from nas_cluster.cluster.authentication import SessionToken
+from nas_cluster.cluster.authentication import SessionToken, token_is_available, use_available_token
 from nas_cluster.core.errors import ConfigError
 
 __all__ = ["TOKEN_HINT", "Connection", "read_authentication_again"]
@@ -47,6 +47,8 @@ class Connection:
         _keep_stdout_clean()
         address = os.environ.get("RAY_ADDRESS")
         if address:
+            use_available_token()
+            read_authentication_again()
             _join(address, options)
         else:
             self._start(options)
@@ -78,7 +80,10 @@ def _join(address: str, options: dict[str, Any]) -> None:
     except AuthenticationError as error:
         raise ConfigError(f"RAY_ADDRESS={address}: {_first_line(error)}; {TOKEN_HINT}") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"RAY_ADDRESS={address}: no Ray cluster answers there ({_first_line(error)})") from error
+        hint = "" if token_is_available() else f"; if it wants a token, {TOKEN_HINT}"
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers there ({_first_line(error)}){hint}"
+        ) from error
 
 
 TOKEN_HINT = "put the cluster's token into ~/.ray/auth_token or RAY_AUTH_TOKEN"

@@ -77,6 +77,8 @@ class Jobs:
             logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         if address is not None:
             os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers the environment to what it is told
+        self.told = address is not None
+        """Whether the address was given, and must be given again: it does not stand in the environment."""
         self.address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or "auto"
         self._client = self._ask(lambda: JobSubmissionClient(address))
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
-from nas_cluster.cluster.messages import CoordinatorClient, Outcome, PartLost, Progress
+from nas_cluster.cluster.messages import CoordinatorClient, Outcome, PartLost, Progress, ReplicaClient
 from nas_cluster.cluster.wiring import Wiring
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import RunStopped
@@ -144,7 +144,7 @@ class Supervisor:
         watch = asyncio.create_task(self._watch(coordinator, stop))
         ended = "failed"
         try:
-            while not await self._learn(coordinator):
+            while not await self._learn(coordinator, stop):
                 self._enter(State.STARTING)
             ended = "done"
         except RunStopped as error:
@@ -158,10 +158,22 @@ class Supervisor:
         self._on_progress(outcome.progress)
         return outcome
 
-    async def _learn(self, coordinator: CoordinatorClient) -> bool:
-        """Start shards and replicas and let them work. True when they are done, False to start them again."""
+    async def _learn(self, coordinator: CoordinatorClient, stop: Stop) -> bool:
+        """Start shards and replicas and let them work. True when they are done, False to start them again.
+
+        Raises RunStopped when a stop is asked for before they have started, which may take as long as an autoscaler.
+        """
         try:
-            await self._learn_once(coordinator)
+            starting = asyncio.ensure_future(self._start_learners(coordinator))
+            asked = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait([starting, asked], return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():
+                    raise RunStopped(stop.reason)
+            finally:
+                starting.cancel()
+                asked.cancel()
+            await self._learn_once(*starting.result())
         except ExceptionGroup as group:
             lost = group.subgroup(PartLost)
             if lost is None:
@@ -183,8 +195,8 @@ class Supervisor:
         await self._wiring.end_learners()
         return False
 
-    async def _learn_once(self, coordinator: CoordinatorClient) -> None:
-        """Shards restored, every replica run until no more children are admitted."""
+    async def _start_learners(self, coordinator: CoordinatorClient) -> tuple[dict[int, ReplicaClient], dict[int, int]]:
+        """Shards restored; every replica, and the number of its next push."""
         config, wiring = self._config, self._wiring
         shards = await wiring.start_shards(config)
         indices = list(range(config.topology.controller_replicas))
@@ -194,9 +206,13 @@ class Supervisor:
             updates = await coordinator.initialise(await replicas[0].initial_weights())
         leftover = sorted(set(updates) - set(indices))
         replicas |= dict(zip(leftover, await wiring.start_replicas(config, leftover, shards, coordinator), strict=True))
+        return replicas, updates
+
+    async def _learn_once(self, replicas: dict[int, ReplicaClient], updates: dict[int, int]) -> None:
+        """Every replica run until no more children are admitted."""
         self._enter(State.RUNNING)
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(wiring.watch_learners())
+            watch = group.create_task(self._wiring.watch_learners())
             runs = [group.create_task(replica.run(updates[index])) for index, replica in replicas.items()]
             await asyncio.wait(runs)
             watch.cancel()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas_cluster.cluster.authentication import use_available_token
 from nas_cluster.cluster.child_worker import ChildWorker
 from nas_cluster.cluster.coordinator import Coordinator
 from nas_cluster.cluster.fault_injector import Targets
@@ -139,9 +138,7 @@ def make_wiring(local: bool) -> Wiring:
     """Ray actors, or with `local` everything in this process."""
     if local:
         return InProcess()
-    if os.environ.get("RAY_ADDRESS"):
-        use_available_token()
-    else:
+    if not os.environ.get("RAY_ADDRESS"):
         # Keeps a Ray of our own on loopback. Read when ray is imported, and despite its name on every system.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from nas_cluster.cluster.ray_wiring import RayWiring  # importing ray takes a second

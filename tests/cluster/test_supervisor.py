@@ -130,6 +130,40 @@ def test_a_stop_before_anything_runs(simulated_job):
     assert job.load_run(directory).state() == "interrupted"
 
 
+class NeverStarts(InProcess):
+    """In process, but the shards' node never comes."""
+
+    async def start_shards(self, config):
+        shards = await super().start_shards(config)
+
+        async def wait(state):
+            await asyncio.Event().wait()
+
+        shards[0].restore = wait
+        return shards
+
+
+def test_a_stop_does_not_wait_for_parts_that_do_not_start(simulated_job):
+    config = simulated_job(budget={"max_children": 30})
+    assert run(config, InProcess())[0].ended == "done"
+    config = simulated_job()
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+        session = asyncio.create_task(Supervisor(config, directory, NeverStarts()).run(stop))
+        await asyncio.sleep(0.3)
+        assert not session.done()
+        stop.ask("enough", "stopped")
+        return await asyncio.wait_for(session, 5)
+
+    assert asyncio.run(scenario()).ended == "stopped"
+    outcome, record = run(config, InProcess())
+    assert outcome.ended == "done"
+    _, whole = run(simulated_job(name="whole"), InProcess())
+    assert trace(record) == trace(whole)
+
+
 @pytest.mark.parametrize("grace,more", [(0.0, 0), (30.0, 6)])
 def test_children_in_flight_are_dropped_or_finished_as_configured(simulated_job, grace, more):
     config = simulated_job(estimator={"duration": {"seconds": 0.6, "sigma": 0.0}}, failures={"stop_grace": grace})
