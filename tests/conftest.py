@@ -10,6 +10,13 @@ import pytest
 from nas_cluster.config import JobConfig
 
 
+def pytest_assertrepr_compare(op, left, right):
+    """Two traces of runs (test_search_in_process.py) that should be equal: where they differ."""
+    if op == "==" and hasattr(left, "difference") and type(left) is type(right):
+        return ["the runs differ", *left.difference(right)]
+    return None
+
+
 @pytest.fixture(autouse=True, scope="session")
 def private_home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")

@@ -13,7 +13,7 @@ from nas_cluster.storage.layout import is_remote, working_copies
 __all__ = ["HERE", "READABLE"]
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]
+class _Place(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5
     name = "run"
 
     def __init__(self, *, urls: bool) -> None:

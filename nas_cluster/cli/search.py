@@ -118,7 +118,8 @@ def retrain(
     if run.is_file():
         if not architectures:
             raise click.UsageError(f"{run}: is a config; a run directory has winners, a config needs --architecture")
-        config = JobConfig.load(run, [text for text in overrides if not text.startswith("scale.")])
+        of_training = ("scale.", "retrain.")  # a config without `retrain` is retrained by its estimator: not known yet
+        config = JobConfig.load(run, [text for text in overrides if not text.startswith(of_training)])
         run = job.prepare(config)
     results = retrain_chosen(
         run,

@@ -1,28 +1,20 @@
-"""The process in which children are trained: warm for the whole search, and forked from a template that has imported
-what it needs.
+"""The process in which children are trained: started once, warm for the whole search.
 
 Reads one JSON line per order from a pipe and writes one JSON line per answer; the first order says which job. It ends
-with its worker: when the order pipe closes, also in the middle of a child. The template forks one at a time, whenever
-its worker sends the two ends of the pipes, and says its process id and then how it ended. It never computes: only a
-process without other threads, and without a device, may be forked.
+with its worker: when the order pipe closes, also in the middle of a child.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import importlib
 import json
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from nas_cluster.cluster.child_worker import Evaluators, evaluate_safely, train_phase_safely
 from nas_cluster.config import JobConfig
@@ -37,9 +29,8 @@ _PROGRESS_SECONDS = 0.5
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process with the one that started it, also while a child's native code holds the
-    interpreter and the thread that reads the pipe cannot run. (The thread that started the template lives as long as
-    the worker.)"""
+    """Have the kernel end this process with its worker, also while a child's native code holds the interpreter and the
+    thread that reads the pipe cannot run. (The thread that started this process lives as long as the worker.)"""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -51,50 +42,7 @@ def _read_orders(descriptor: int, orders: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def main(control_descriptor: int, imports: Sequence[str]) -> None:
-    """The template: fork whenever two descriptors come, until the worker is gone."""
-    _die_with_parent()
-    for name in imports:
-        with contextlib.suppress(ImportError):  # whoever needs it says so better
-            importlib.import_module(name)
-    control = socket.socket(fileno=control_descriptor)
-    while True:
-        request, descriptors, _, _ = socket.recv_fds(control, 1, 2)
-        if not request:
-            return
-        pid = os.fork()
-        if pid == 0:
-            _be_child(control, *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        with contextlib.suppress(OSError):  # both do it, so it is done before anybody knows the number; or it has ended
-            os.setpgid(pid, pid)
-        control.sendall(b"%d\n" % pid)
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        control.sendall(b"%d\n" % (ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status))
-        if not control.recv(1):
-            return
-        os.waitpid(pid, 0)  # only now may its number be given to another process
-
-
-def _be_child(control: socket.socket, order_descriptor: int, answer_descriptor: int) -> NoReturn:
-    """After a fork: a process group of its own, so that all it starts can be ended with it."""
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        control.close()
-        serve(order_descriptor, answer_descriptor)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def serve(order_descriptor: int, answer_descriptor: int) -> None:
+def main(order_descriptor: int, answer_descriptor: int) -> None:
     """Serve orders until the pipe closes."""
     _die_with_parent()
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -133,4 +81,4 @@ def serve(order_descriptor: int, answer_descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), int(sys.argv[2]))

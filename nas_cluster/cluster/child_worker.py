@@ -8,16 +8,22 @@ process (a simulation, a table) run as coroutines here instead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
+import os
+import selectors
+import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nas_cluster.cluster.messages import PartLost
-from nas_cluster.cluster.warm_process import ChildProcess, Ended, Template
 from nas_cluster.config import Failures, JobConfig
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, DataError, Diverged, NasClusterError
@@ -27,10 +33,17 @@ from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
 
 __all__ = ["ChildWorker", "Evaluators", "evaluate_safely", "train_phase_safely"]
 
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
+_POLL_SECONDS = 0.25
+_PRIVATE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""What a child's process need not know: it never speaks to Ray."""
 _UNLIMITED = Failures()
 """What is not a child may take its time."""
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """How torch says it on a CPU, in a RuntimeError."""
+_ALLOCATOR = "glibc.malloc.hugetlb=1"
+"""Large pages for maps: training takes and returns the same memory at every step, and page faults cost a CPU 15 % of it
+(README of the trainer)."""
 
 
 class Evaluators:
@@ -81,9 +94,7 @@ class ChildWorker:
         self._test = test
         self._host = host
         self._log = log
-        self._template: Template | None = None
-        self._process: ChildProcess | None = None
-        self._closed = False
+        self._process: _ChildProcess | None = None
         self._shared: Evaluators | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._done: asyncio.Queue[tuple[ChildId, Evaluation]] = asyncio.Queue()
@@ -124,7 +135,7 @@ class ChildWorker:
     def _train_in_process(self, order: PhaseOrder) -> dict[str, Any]:
         try:
             return self._warm_process().ask({"phase": order.to_json()}, _UNLIMITED)
-        except Ended as ended:
+        except _Ended as ended:
             self._process = None
             return {"error": f"worker {self._name}: {ended.message}", "diverged": False}
 
@@ -152,14 +163,10 @@ class ChildWorker:
         return done
 
     async def close(self) -> None:
-        """End the child process, if there is one, for good."""
-        self._closed = True
+        """End the child process, if there is one."""
         if self._process is not None:
             self._process.kill()
             self._process = None
-        if self._template is not None:
-            self._template.close()
-            self._template = None
 
     def kill(self) -> bool:
         """End the child process whatever it is at, from any thread; the worker notices as if it had died. False when
@@ -170,37 +177,24 @@ class ChildWorker:
         process.kill_group()
         return True
 
-    def _warm_process(self) -> ChildProcess:
+    def _warm_process(self) -> _ChildProcess:
         if self._process is None:
             gpu = self._config.topology.resources.GPU > 0
             order = {"config": self._config_json, "test": self._test, "device": "cuda" if gpu else "cpu"}
+            process = _ChildProcess(
+                self._log,
+                threads=max(1, int(self._config.topology.resources.CPU)),
+                log_limit_mb=self._config.failures.log_limit_mb,
+            )
             try:
-                process = self._fork()
                 answer = process.ask(order, _UNLIMITED)
-            except Ended as ended:
+            except _Ended as ended:
                 raise PartLost(f"worker {self._name} could not start: {ended.message}; see {self._log}") from None
             if "error" in answer:
                 process.kill()
                 raise (DataError if answer["user"] else NasClusterError)(answer["error"])
             self._process = process
         return self._process
-
-    def _fork(self) -> ChildProcess:
-        """A process from the template, or from a new one when that is lost. Raises Ended when the new one is, too, or
-        when the worker was closed meanwhile."""
-        if self._closed:
-            raise Ended("killed", "the worker is closed")
-        limit = self._config.failures.log_limit_mb
-        if (template := self._template) is not None:
-            try:
-                return template.fork(log_limit_mb=limit)
-            except Ended:
-                template.close()
-                if self._closed:
-                    raise
-        threads = max(1, int(self._config.topology.resources.CPU))
-        self._template = Template(self._log, imports=self._config.estimator.imports, threads=threads)
-        return self._template.fork(log_limit_mb=limit)
 
     def _evaluate_in_process(self, child: Child) -> Evaluation:
         started = time.monotonic()
@@ -209,9 +203,147 @@ class ChildWorker:
             started = time.monotonic()
             answer = process.ask(child.to_json(), self._config.failures)
             return Evaluation.from_json(answer)
-        except Ended as ended:
+        except _Ended as ended:
             self._process = None
             return Evaluation.failure(ended.cause, ended.message, time.monotonic() - started)
+
+
+class _Ended(Exception):
+    """The child's process is gone; why."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause, self.message = cause, message
+
+
+class _ChildProcess:
+    """A process that runs `nas_cluster.cluster.child_process`: one JSON line in, one JSON line out."""
+
+    def __init__(self, log: Path, *, threads: int, log_limit_mb: float) -> None:
+        self._log = log
+        self._log_limit = int(log_limit_mb * 1e6)
+        order_read, order_write = os.pipe()
+        answer_read, answer_write = os.pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        count = str(threads)
+        environment = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+        environment["GLIBC_TUNABLES"] = os.environ.get("GLIBC_TUNABLES", _ALLOCATOR)
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nas_cluster.cluster.child_process", str(order_read), str(answer_write)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(order_read, answer_write),
+                env={**_public_environment(), **environment, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        os.close(order_read)
+        os.close(answer_write)
+        self._orders: IO[bytes] = os.fdopen(order_write, "wb")
+        self._answers = answer_read
+        self._asking = threading.RLock()
+        """Held by the thread that waits for an answer: nobody closes the pipe below it."""
+
+    def ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
+        """Send an order, wait for its answer. Raises _Ended when the process ends or had to be ended."""
+        with self._asking:
+            return self._ask(order, limits)
+
+    def _ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
+        started = moved = time.monotonic()
+        try:
+            self._orders.write(json.dumps(order).encode() + b"\n")
+            self._orders.flush()
+        except (BrokenPipeError, ValueError):  # it has ended, or another thread has ended it and closed its pipe
+            raise self._ended() from None
+        received = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                now = time.monotonic()
+                dues = [_POLL_SECONDS]
+                if limits.time_limit is not None:
+                    dues.append(started + limits.time_limit - now)
+                if limits.stall_limit is not None:
+                    dues.append(moved + limits.stall_limit - now)
+                if selector.select(max(0.0, min(dues))):
+                    chunk = os.read(self._answers, 1 << 20)
+                    if not chunk:
+                        raise self._ended()
+                    received = (received + chunk).lstrip(b"\n")  # empty lines say that it gets on
+                    moved = time.monotonic()
+                elif self._process.returncode is not None:  # ended from another thread; what it started holds the pipe
+                    raise self._ended()
+                else:
+                    self._check(limits, time.monotonic() - started, time.monotonic() - moved)
+                self._limit_log()
+        self._limit_log()
+        answer: dict[str, Any] = json.loads(received)
+        return answer
+
+    def _limit_log(self) -> None:
+        """What was printed goes when it is too much. The process appends, so it goes on at the new end."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > self._log_limit:
+                os.truncate(self._log, 0)
+                with self._log.open("ab") as file:
+                    file.write(b"(what came before was more than failures.log_limit_mb and is gone)\n")
+
+    def _check(self, limits: Failures, running: float, standing: float) -> None:
+        """End a process that is over a limit. Raises _Ended."""
+        cause = None
+        if limits.time_limit is not None and running >= limits.time_limit:
+            cause = _Ended("timeout", f"longer than {limits.time_limit:g} s")
+        elif limits.stall_limit is not None and standing >= limits.stall_limit:
+            cause = _Ended("no_progress", f"no step for {limits.stall_limit:g} s")
+        elif limits.memory_limit_gb is not None and (used := self._resident_gb()) > limits.memory_limit_gb:
+            cause = _Ended("out_of_memory", f"{used:.2f} GB resident, {limits.memory_limit_gb:g} GB allowed")
+        if cause is not None:
+            self.kill()
+            raise cause
+
+    def _resident_gb(self) -> float:
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+    def _ended(self) -> _Ended:
+        """Why the process is gone, from its exit status."""
+        code = self._process.wait(10)
+        self._close_pipes()
+        if code >= 0:
+            return _Ended("exit", f"the child's process ended with exit code {code}")
+        name = signal.Signals(-code).name
+        cause = "segfault" if -code in _CRASHES else "killed"
+        return _Ended(cause, f"the child's process ended by {name}")
+
+    def kill(self) -> None:
+        """End the process and everything it started."""
+        self.kill_group()
+        self._process.wait(10)
+        self._close_pipes()
+
+    def kill_group(self) -> None:
+        """Only send the signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _close_pipes(self) -> None:
+        """Once no thread waits for an answer any more, which the end of the process brings about."""
+        with self._asking:
+            with contextlib.suppress(BrokenPipeError):
+                self._orders.close()
+            if self._answers >= 0:
+                os.close(self._answers)
+                self._answers = -1
+
+
+def _public_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _PRIVATE}
 
 
 def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_cluster.cluster import minibatch
 from nas_cluster.cluster.admission import make_admissions
 from nas_cluster.cluster.child_pool import ChildPool, Scored, SpawnWorker
 from nas_cluster.cluster.group_commit import GroupCommit
@@ -36,11 +37,8 @@ from nas_cluster.cluster.tally import Tally
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import Fenced, RunStopped
-from nas_cluster.core.evaluation import Child, ChildId
-from nas_cluster.core.seeds import stream
 from nas_cluster.storage.journal import Journal, StorageFull
-from nas_cluster.storage.rows import Arm, BatchRow, ChildRow
-from nas_cluster.strategies import Proposal
+from nas_cluster.storage.rows import BatchRow, ChildRow
 
 __all__ = ["Coordinator"]
 
@@ -64,7 +62,6 @@ class Coordinator:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._space = config.space
         self._journal = Journal.open(directory)
         if self._journal.config != config.to_dict():
             self._journal.set_config(config.to_dict(), reason="continued with another config")
@@ -259,7 +256,10 @@ class Coordinator:
         recorded = {
             row.child.child_id.index: row for row in self._journal.batch_children(request.replica, request.update)
         }
-        rows = [recorded.get(i) or self._planned(request, i) for i in range(request.admission.count)]
+        rows = [
+            recorded.get(i) or minibatch.planned(self._config, request, i, at=self._clock.now())
+            for i in range(request.admission.count)
+        ]
         self._check_replay(request, recorded)
         new = [row for row in rows if row.child.child_id.index not in recorded]
         try:
@@ -282,64 +282,13 @@ class Coordinator:
         return self._result(self._journal.batch_children(replica, update))
 
     def _result(self, rows: Sequence[ChildRow]) -> BatchResult:
-        """What there is to learn from these children, all of them done: nothing from controls."""
-        assert all(row.done for row in rows)
-        learning = [row for row in rows if row.arm == "search"]
-        steps = tuple(row.step_log_probs for row in learning if row.step_log_probs is not None)
-        proposal = Proposal(
-            tokens=tuple(row.child.tokens for row in learning),
-            log_probs=tuple(row.log_prob for row in learning),
-            entropies=tuple(row.entropy for row in learning),
-            step_log_probs=steps or None,
-        )
-        rewards = tuple(row.reward for row in learning if row.reward is not None)
-        first = rows[0].child
-        return BatchResult(proposal, rewards, self._admissions.learns_from(first.child_id.update), first.stage)
-
-    def _planned(self, request: BatchRequest, index: int) -> ChildRow:
-        """The row of a child that was never planned before. A control's tokens are drawn here, not by the replica."""
-        number = request.admission.first_number + index
-        space = self._space.at(request.admission.first_number)
-        proposal, control = request.proposal, self._config.control
-        arm: Arm = "control" if control is not None and control.takes(number) else "search"
-        tokens, log_prob, entropy = proposal.tokens[index], proposal.log_probs[index], proposal.entropies[index]
-        if arm == "control":
-            tokens = space.random(stream(self._config.seed, "control", number))
-            spec = space.decisions()
-            log_prob, entropy = (-spec.log_size, spec.log_size) if spec.uniform else (None, None)
-        architecture = space.decode(tokens)
-        if self._config.cache:
-            architecture = space.canonical(architecture)
-        key = space.key(architecture)
-        child_id = ChildId(request.replica, request.update, index)
-        child = Child(
-            child_id=child_id,
-            number=number,
-            tokens=tokens,
-            architecture=architecture.to_json(),
-            key=key,
-            seed=Child.seed_of(self._config.seed, child_id, key, cached=self._config.cache),
-        )
-        steps = proposal.step_log_probs if arm == "search" else None
-        return ChildRow(
-            child,
-            log_prob,
-            entropy,
-            planned_at=self._clock.now(),
-            step_log_probs=None if steps is None else steps[index],
-            arm=arm,
-        )
+        update = rows[0].child.child_id.update
+        return minibatch.to_learn_from(rows, learn=self._admissions.learns_from(update))
 
     def _check_replay(self, request: BatchRequest, recorded: Mapping[int, ChildRow]) -> None:
-        """In synchronous mode a replayed minibatch must be the recorded one; other software may sample another."""
-        if self._config.mode != "synchronous":
-            return
-        differing = [
-            i for i, row in recorded.items() if row.arm == "search" and row.child.tokens != request.proposal.tokens[i]
-        ]
-        if differing:
-            detail = {"replica": request.replica, "update": request.update, "indices": differing}
-            self._note("replay_differs", detail)
+        """In synchronous mode a replayed minibatch must be the recorded one."""
+        if self._config.mode == "synchronous" and (indices := minibatch.differing(request, recorded)):
+            self._note("replay_differs", {"replica": request.replica, "update": request.update, "indices": indices})
 
     async def _scored(self, row: ChildRow) -> ChildRow:
         """The child's committed row. Asked again (by a restarted replica), it joins what is under way."""

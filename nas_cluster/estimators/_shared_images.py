@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from nas_cluster.core.evaluation import Child, Evaluation
-from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule
+from nas_cluster.core.evaluation import Child
+from nas_cluster.core.phases import PhaseOrder, PhaseSchedule
 from nas_cluster.core.seeds import derive
 from nas_cluster.core.task import ImageTask
 from nas_cluster.datasets import Arrays, ImageArrays, resident, train_validation_split
 from nas_cluster.estimators._sharing import Sharing
+from nas_cluster.estimators._warm_sharing import PhaseLoss, WarmSharing
 from nas_cluster.estimators.base import WorkerContext
 from nas_cluster.training.settings import ImageSettings
 
@@ -49,7 +49,7 @@ class ImageSharing(Sharing, ImageSettings):
         return task if size is None else ImageTask(size, size, task.channels, task.classes)
 
 
-class SharedImages:
+class SharedImages(WarmSharing):
     """The warm part of such an estimator: images and shared network on the device.
 
     make_optimizer, apart: as `SharedTraining` takes them.
@@ -63,11 +63,8 @@ class SharedImages:
         *,
         apart: str = "",
     ) -> None:
-        import torch
-
         from nas_cluster.training.images import ImageStore
         from nas_cluster.training.precision import choose_precision
-        from nas_cluster.training.shared import SharedTraining
 
         data = resident(context.dataset)
         assert isinstance(data, ImageArrays)
@@ -75,62 +72,42 @@ class SharedImages:
             data.y_train, settings.validation, context.seed, settings.training_images
         )
         self._settings = settings
-        self._space = context.space
-        self._seed = context.seed
         self.store = ImageStore(data, training, validation, settings, context.device)
         self._plan = self.store.plan(derive(context.seed, "shared_weights"))
-        torch.manual_seed(derive(context.seed, "shared_weights"))
-        network = context.space.build_shared(self.store.task)
-        self._dtype, _ = choose_precision(settings, network, context.device)
-        self._training = SharedTraining(network, make_optimizer, self.store.device, settings.gradient_clip, apart)
+        super().__init__(settings, context, self.store.task, self.store.device, make_optimizer, apart=apart)
+        self._dtype, _ = choose_precision(settings, self.network, context.device)
 
-    def train_phase(self, order: PhaseOrder) -> PhaseResult:
-        """One epoch: minibatch step * M + slot of the epoch's plan goes to architecture `slot` of `step`."""
+    def phase_loss(self, order: PhaseOrder) -> PhaseLoss:
+        """Minibatch step * M + slot of the epoch's plan goes to architecture `slot` of `step`."""
         import torch
 
         from nas_cluster.training.image_classifier import classification_loss
         from nas_cluster.training.shared import Bound
 
-        settings, network = self._settings, self._training.network
         rows_S6B = torch.from_numpy(self._plan.epoch(order.phase).stacked()).to(self.store.device)
-        progress = dict(network.named_buffers()).get("progress")
-        steps = len(order.tokens)
+        progress = dict(self.network.named_buffers()).get("progress")
+        M, steps = len(order.tokens[0]), len(order.tokens)
 
-        def loss(step: int, slot: int) -> Tensor:
+        def loss(step: int, slot: int, architecture: Any) -> Tensor:
             if progress is not None:
-                progress.fill_((order.phase + step / steps) / settings.epochs)
-            torch.manual_seed(derive(self._seed, "shared_weights", order.phase, step, slot))
-            architectures = order.tokens[step]
-            architecture = self._space.decode(architectures[0 if settings.same_architecture else slot])
-            row = rows_S6B[(step * len(architectures) + slot) % len(rows_S6B)]
-            return classification_loss(Bound(network, architecture), self.store, row, settings, self._dtype)
+                progress.fill_((order.phase + step / steps) / self._settings.epochs)
+            row = rows_S6B[(step * M + slot) % len(rows_S6B)]
+            bound = Bound(self.network, architecture)
+            return classification_loss(bound, self.store, row, self._settings, self._dtype)
 
-        return self._training.train(
-            order,
-            loss,
-            lambda step: settings.schedule.rate(order.phase + step / steps, settings.epochs, settings.learning_rate),
-        )
+        return loss
 
-    def evaluate(self, child: Child) -> Evaluation:
-        """Accuracy with the shared tensors. Raises ValueError when their file is damaged."""
-        import torch
-
+    def score(self, architecture: Any, child: Child) -> float:
+        """Its accuracy on the images that are held out for it."""
         from nas_cluster.training.image_classifier import evaluate
 
-        started = time.perf_counter()
-        self._training.hold(child.shared)
-        network: Any = self._training.network
-        architecture = self._space.parse(child.architecture)
-        accuracy = evaluate(self.bound(network, architecture, child), self.held_out(child), self._dtype)
-        with torch.no_grad():
-            parameters = sum(tensor.numel() for tensor in network.tensors_of(architecture).values())
-        return Evaluation(metric=accuracy, seconds=time.perf_counter() - started, parameters=parameters)
+        return evaluate(self.bound(architecture, child), self.held_out(child), self._dtype)
 
-    def bound(self, network: Any, architecture: Any, child: Child) -> Any:
+    def bound(self, architecture: Any, child: Child) -> Any:
         """The network as this child."""
         from nas_cluster.training.shared import Bound
 
-        return Bound(network, architecture)
+        return Bound(self.network, architecture)
 
     def held_out(self, child: Child) -> Iterable[tuple[Tensor, Tensor]]:
         """The batches on which this child is scored."""

@@ -66,8 +66,6 @@ class Estimator(Component, ABC):
     word: ClassVar[str] = "estimator"
     uses_data: ClassVar[bool] = True
     """False when children never see the dataset, which then need not exist."""
-    imports: ClassVar[tuple[str, ...]] = ("torch",)
-    """Modules that are imported before a worker's process is forked: a crashed one is then replaced at once."""
     task_type: ClassVar[type[Task]] = ImageTask
     """What it can teach children; a config that pairs it with another dataset or space is refused."""
     metric_name: ClassVar[str] = "accuracy"

@@ -73,7 +73,7 @@ class _Generated(SharedImages):
             apart=_GENERATOR,
         )
 
-    def bound(self, network: Any, architecture: Any, child: Child) -> Any:
+    def bound(self, architecture: Any, child: Child) -> Any:
         """The network with weights that are generated once, by noise of the child's seed."""
         import torch
 
@@ -81,4 +81,4 @@ class _Generated(SharedImages):
 
         torch.manual_seed(derive(child.seed, "generate"))
         with torch.no_grad():
-            return Bound(network, architecture, network.generate(architecture))
+            return Bound(self.network, architecture, self.network.generate(architecture))

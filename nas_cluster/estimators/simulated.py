@@ -49,7 +49,6 @@ class Simulated(Estimator):
     """Children that only wait; with `isolated`, in worker processes like real ones, which faults may then kill."""
 
     uses_data = False
-    imports = ()
 
     target_seed: int = 0
     noise: float = Field(0.0, ge=0)
@@ -82,9 +81,12 @@ class Simulated(Estimator):
         return []
 
     def metric(self, child: Child, space: SearchSpace[Any]) -> float:
-        """What an undisturbed evaluation of `child` measures."""
+        """What an undisturbed evaluation of `child` measures. It is the architecture that counts, as it is for real
+        children: other tokens may stand for the same one, and the cache may answer either."""
+        space = space.at(child.stage)
+        tokens = space.encode(space.parse(child.architecture))
         noise = self.noise * float(stream(child.seed, "noise").standard_normal()) if self.noise else 0.0
-        return agreement(space.at(child.stage).decisions(), child.tokens, self.target_seed) + noise
+        return agreement(space.decisions(), tokens, self.target_seed) + noise
 
     def result(self, child: Child, context: WorkerContext, seconds: float) -> Evaluation:
         """The evaluation of an undisturbed child; the metric without noise stands for a test set."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas_cluster.core.evaluation import Child
-from nas_cluster.core.task import LanguageTask, Task
 from nas_cluster.datasets import Arrays, TextArrays, resident
+from nas_cluster.estimators._perplexity import PerplexityReward
 from nas_cluster.estimators._warm import WarmTrainer
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.language_settings import LanguageSettings
@@ -19,26 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["TrainLanguageModel"]
 
 
-class TrainLanguageModel(LanguageSettings, Estimator):
+class TrainLanguageModel(PerplexityReward, LanguageSettings, Estimator):
     """Each child is trained for its budget; its metric is its perplexity on the validation text: lower is better."""
-
-    task_type: ClassVar[type[Task]] = LanguageTask
-    metric_name: ClassVar[str] = "perplexity"
 
     metric: Literal["last", "best"] = "last"
     """Which epoch's validation perplexity counts."""
-    reward: Literal["inverse_square_perplexity", "inverse_perplexity"] = "inverse_square_perplexity"
-    """reward_scale / perplexity^2 (Zoph & Le 2017, section 4.2), or reward_scale / perplexity (ENAS)."""
-    reward_scale: float = Field(80.0, gt=0)
-    """The papers' constant c."""
 
     def open(self, context: WorkerContext) -> Evaluator:
         """Load the texts and start the device, once per worker. Raises DataError when the text is too short."""
         return _Trainer(self, context)
-
-    def reward_of(self, metric: float) -> float:
-        """The reward of a perplexity."""
-        return self.reward_scale / (metric**2 if self.reward == "inverse_square_perplexity" else metric)
 
     def forward_passes(self, data: Arrays) -> float:
         """Forward passes of one token that a child costs; a backward pass counts as two."""

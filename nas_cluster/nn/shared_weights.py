@@ -7,15 +7,27 @@ the child has only those that its architecture computes. So the child's tensors 
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
 __all__ = ["initialise_he", "tensors_by_name", "use_batch_statistics"]
 
+_DEPTH = 5
+"""Parts of a name that say to which choice a parameter belongs: cells.3.output.weights.2."""
+_UNITS: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[tuple[str, Tensor]]]] = WeakKeyDictionary()
+"""The named parameters of networks of all children, by the beginning of their names: a network has thousands, each of
+its children is asked for once."""
+
 
 def tensors_by_name(shared: nn.Module, is_part: Callable[[list[str]], bool]) -> dict[str, Tensor]:
-    """The parameters for whose names, split at the dots, `is_part` holds: by reference, nothing is copied."""
-    return {name: parameter for name, parameter in shared.named_parameters() if is_part(name.split("."))}
+    """The parameters for whose names `is_part` holds: by reference, nothing is copied. It is given the first
+    `_DEPTH` parts of a name split at the dots, once for all names that begin so."""
+    if shared not in _UNITS:
+        units = _UNITS.setdefault(shared, {})
+        for name, parameter in shared.named_parameters():
+            units.setdefault(tuple(name.split(".")[:_DEPTH]), []).append((name, parameter))
+    return {name: tensor for unit, named in _UNITS[shared].items() if is_part([*unit]) for name, tensor in named}
 
 
 def use_batch_statistics(module: nn.Module) -> None:

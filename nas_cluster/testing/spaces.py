@@ -63,6 +63,7 @@ def _check_round_trips(space: SearchSpace[Any], tokens: tuple[int, ...], archite
     assert space.parse(data) == architecture, "an architecture must survive JSON"
     canonical = space.canonical(architecture)
     assert space.canonical(canonical) == canonical, "canonical must be idempotent"
+    assert space.decode(space.encode(canonical)) == canonical, "the canonical form must be in the space"
     assert space.key(canonical) == space.key(architecture), "the key is that of the canonical form"
     assert space.summary(architecture), "a summary must say something"
 
@@ -140,7 +141,7 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
     task = _TASKS[space.task_type][0] if task is None else task
     alone = space.scaled(space.shared_form)
     torch.manual_seed(seed)
-    shared: Any = space.build_shared(task).double()
+    shared: Any = space.build_shared(task).double().train()
     rng = np.random.default_rng(seed)
     named = dict(shared.named_parameters())
     generator = {f"generator.{n}" for n, _ in shared.generator.named_parameters()} if space.generates_weights else set()
@@ -156,7 +157,8 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
             for name, parameter in own.items():
                 assert tensors[name].shape == parameter.shape, name
                 parameter.copy_(tensors[name])
-        shared.train().zero_grad(set_to_none=True)
+        for parameter in named.values():
+            parameter.grad = None
         inputs = _inputs(task)
         outputs = []
         for network, chosen in ((child, ()), (shared, (architecture,))):

@@ -102,7 +102,8 @@ def classification_loss(
 
 def evaluate(model: Any, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.dtype) -> float:
     """Accuracy of `model` on batches of (images, labels), in evaluation mode."""
-    model.eval()
+    if model.training:  # a network of all children has thousands of modules to tell
+        model.eval()
     device = next(model.parameters()).device
     hits, seen = torch.zeros((), dtype=torch.int64, device=device), 0
     with torch.no_grad(), _autocast(device, dtype):

@@ -83,7 +83,8 @@ def perplexity(model: Any, windows: Iterable[tuple[Tensor, Tensor]]) -> float:
 
     Raises Diverged when that loss is not finite, or so large that its exponential is not.
     """
-    model.eval()
+    if model.training:  # a network of all children has thousands of modules to tell
+        model.eval()
     state: tuple[Tensor, ...] | None = None
     loss, seen = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     with torch.no_grad():

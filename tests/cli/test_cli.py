@@ -96,6 +96,21 @@ def test_show_counts_and_draws_any_architecture(cli, run_dir, tmp_path):
     assert json.loads(out)["parameters"] > best["parameters"]
 
 
+def test_a_config_that_says_nothing_of_retraining_trains_an_architecture_with_changes(
+    cli, run_dir, simulated_job, tmp_path
+):
+    data = simulated_job(name="alone").to_dict()
+    data.pop("retrain", None)
+    (tmp_path / "alone.yaml").write_text(write_yaml(data))
+    code, out, err = cli(
+        *("retrain", tmp_path / "alone.yaml", "--local", "-a", f"{run_dir}:1", "--seeds", 2, "retrain.noise=0.1")
+    )
+    assert code == 0, err
+    rows = job.load_run(tmp_path / "alone").trainings()
+    assert [row.settings["estimator"]["noise"] for row in rows] == [0.1, 0.1]
+    assert len({row.evaluation.metric for row in rows}) == 2, out
+
+
 def test_schema(cli):
     code, out, _ = cli("schema")
     assert code == 0

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -38,15 +37,13 @@ FAULTS = {
     "faults,limits",
     [
         (FAULTS, {"memory_limit_gb": 0.4, "time_limit": 60.0}),
-        ({"timeout": "timeout"}, {"time_limit": 2.0}),
-        ({"timeout": "no_progress"}, {"stall_limit": 2.0}),
+        ({"timeout": "timeout"}, {"time_limit": 0.5}),
+        ({"timeout": "no_progress"}, {"stall_limit": 0.5}),
     ],
     ids=["crashes", "a hang", "no progress"],
 )
-def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, measured, faults, limits):
+def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path, faults, limits):
     config = simulated_job(estimator={"isolated": True, "faults": dict(enumerate(faults))}, failures=limits)
-
-    seconds = []
 
     async def main():
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
@@ -57,25 +54,25 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
             started = time.monotonic()
             healthy = await worker.evaluate(child(config, 1000 + number))
             assert healthy.status == "ok", healthy
-            seconds.append(time.monotonic() - started)
+            assert time.monotonic() - started < 5
         await worker.close()
 
     asyncio.run(main())
-    measured(f"child: {', '.join(faults)}", f"right causes, the next child done {max(seconds):.2f} s later")
-    assert max(seconds) < 5
 
 
-def test_a_lost_template_is_replaced(simulated_job, tmp_path):
-    config = simulated_job(estimator={"isolated": True, "faults": {0: "killed"}})
+def test_a_worker_that_is_closed_under_a_child_lets_go_of_it(simulated_job, tmp_path):
+    """The child is waited for in a thread of its own, which must not be left waiting at a pipe that is gone."""
+    config = simulated_job(estimator={"isolated": True, "faults": {0: "timeout"}})
 
     async def main():
-        worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
-        await worker.start()
-        os.kill(worker._template._process.pid, signal.SIGKILL)
-        evaluation = await worker.evaluate(child(config, 1))
-        assert (evaluation.status, evaluation.cause) == ("failed", "killed"), evaluation
-        assert (await worker.evaluate(child(config, 2))).status == "ok"
-        await worker.close()
+        for _ in range(3):
+            worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+            await worker.start()
+            hanging = asyncio.create_task(worker.evaluate(child(config, 0)))
+            await asyncio.sleep(0.1)
+            await worker.close()
+            evaluation = await asyncio.wait_for(hanging, 5)
+            assert (evaluation.status, evaluation.cause) == ("failed", "killed")
 
     asyncio.run(main())
 
@@ -194,7 +191,7 @@ from nas_cluster.core.evaluation import Child
 async def main():
     worker = ChildWorker("worker-0", json.loads(sys.argv[1]), log=Path(sys.argv[2]))
     await worker.start()
-    print(worker._process.pid, flush=True)
+    print(worker._process._process.pid, flush=True)
     await worker.evaluate(Child.from_json(json.loads(sys.argv[3])))
 
 asyncio.run(main())

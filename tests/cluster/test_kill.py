@@ -123,7 +123,7 @@ def test_asynchronous_searches_killed_many_times_count_everything_once(
     measured(f"kill -9 of the driver, asynchronous, {learner}", account)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_real_training_killed_in_the_middle_comes_out_the_same(simulated_job):
     real = {
         "space": {"filters": [4, 8], "layers": 2},

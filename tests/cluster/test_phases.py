@@ -104,7 +104,7 @@ def test_a_damaged_file_is_trained_again_from_the_one_before(simulated_job, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_runs_killed_between_and_in_phases_end_the_same(simulated_job):
     changes = {"estimator": SHARED, "budget": {"max_children": 120}, "topology": {"slots": 2}}
     _, whole = search(simulated_job(name="whole", **changes))
@@ -151,7 +151,7 @@ def real_job(simulated_job, kind, mark, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", REAL)
 def test_two_workers_of_real_shared_tensors_lose_one_and_end_the_same(simulated_job, tmp_path, kind):
     """On digits with W=2, over ENAS cells, and over memory banks with a hypernetwork: both workers hold the same

@@ -35,23 +35,47 @@ some_learners = pytest.mark.parametrize("learner", ["reinforce", "ppo_control", 
 
 def search(config):
     outcome = job.execute(config, local=True)
+    assert outcome.ended not in ("stopped", "interrupted"), f"nothing here asks a search to stop: {outcome.reason}"
     return outcome, job.load_run(f"{config.storage_path}/{config.name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What `trace` gives; two that differ are shown by their first difference (conftest.py)."""
+
+    records: dict
+    """From (update, replica, index of a child or -1 for the minibatch itself) to names and values."""
+    run: str = dataclasses.field(compare=False)
+    """How the run ended and what happened to it, for who reads why two differ."""
+
+    def difference(self, other):
+        """Lines that say where two traces differ first."""
+        lines = [f"{trace.run}: {len(trace.records)} records" for trace in (self, other)]
+        for place in sorted({*self.records, *other.records}):
+            one, two = self.records.get(place), other.records.get(place)
+            if one != two:
+                update, replica, index = place
+                what = "the minibatch" if index < 0 else f"child {index}"
+                lines.append(f"first at update {update}, replica {replica}, {what}:")
+                if one is None or two is None:
+                    return [*lines, f"  only the {'second' if one is None else 'first'} has it"]
+                return lines + [f"  {name}: {one[name]!r} != {two[name]!r}" for name in one if one[name] != two[name]]
+        return lines
 
 
 def trace(record):
     """Everything that synchronous runs must have in common, bit by bit."""
-    children = {
-        str(row.child.child_id): (
-            *(row.child.number, row.child.tokens, row.child.key, row.arm),
-            *(row.log_prob, row.step_log_probs, row.reward),
-        )
+    records = {
+        (row.child.child_id.update, row.child.child_id.replica, row.child.child_id.index): {
+            **{name: getattr(row.child, name) for name in ("number", "tokens", "key")},
+            **{name: getattr(row, name) for name in ("arm", "log_prob", "step_log_probs", "reward")},
+        }
         for row in record.children()
     }
-    batches = {
-        (b.replica, b.update): (b.controller_hash, b.base_version, b.scalars, b.outcome, b.epochs)
-        for b in record.batches()
-    }
-    return children, batches
+    minibatch = ("controller_hash", "base_version", "scalars", "outcome", "epochs")
+    records |= {(b.update, b.replica, -1): {name: getattr(b, name) for name in minibatch} for b in record.batches()}
+    happened = [f"{event.kind} {event.detail}" for event in record.events()]
+    return Trace(records, f"{record.directory.name} {record.state()} {' '.join(happened)}".rstrip())
 
 
 def gradients(config, record):
@@ -84,6 +108,22 @@ def test_synchronous_searches_are_equal_bit_by_bit_whatever_the_shards_and_speed
     assert trace(first) == trace(second)
     _, third = search(simulated_job(name="third", seed=2, **changes))
     assert trace(first) != trace(third)
+
+
+def test_two_traces_that_differ_say_where():
+    whole = {(0, 0, -1): {"epochs": 1}, (0, 0, 0): {"arm": "search", "reward": 0.5}, (1, 0, 0): {"arm": "search"}}
+    changed = {**whole, (0, 0, 0): {"arm": "search", "reward": 0.25}}
+    shorter = {place: row for place, row in whole.items() if place[0] == 0}
+    assert Trace(whole, "a done").difference(Trace(changed, "b done")) == [
+        "a done: 3 records",
+        "b done: 3 records",
+        "first at update 0, replica 0, child 0:",
+        "  reward: 0.5 != 0.25",
+    ]
+    assert Trace(whole, "a done").difference(Trace(shorter, "b stopped"))[-2:] == [
+        "first at update 1, replica 0, child 0:",
+        "  only the first has it",
+    ]
 
 
 def test_a_replica_more_changes_no_earlier_replicas_first_samples(simulated_job):

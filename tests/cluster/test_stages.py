@@ -139,7 +139,7 @@ def session(config):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_stages_killed_at_random_moments_end_with_the_same_results(simulated_job):
     slow = [{**stage, "top": 3} for stage in STAGES]
     slow[0]["estimator"] = {"kind": "simulated", "target_seed": 3, "duration": {"seconds": 0.05}}

@@ -138,14 +138,15 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
     directory = job.prepare(simulated_job(name="large"))
     space = LayerwiseCNN(layers=3)
     rng = np.random.default_rng(0)
+    sampled = [space.random(rng) for _ in range(100)]
+    networks = [(tokens, space.decode(tokens).to_json()) for tokens in sampled]
     scalars = {"entropy": 1.0, "baseline": 0.5, "loss": 0.1, "gradient_norm": 1.0}
     with Journal.open(directory) as journal, journal.transaction():
         for update in range(1600):
             rows = []
             for index in range(8):
-                tokens, number = space.random(rng), update * 8 + index
-                architecture = space.decode(tokens)
-                child = Child(ChildId(0, update, index), number, tokens, architecture.to_json(), str(number), 0)
+                number = update * 8 + index
+                child = Child(ChildId(0, update, index), number, *networks[number % 100], str(number), 0)
                 rows.append(ChildRow(child, -1.0, 1.0, planned_at=float(number)))
             journal.plan(BatchRow(0, update, update, "h", float(update)), rows)
             for row in rows:
