@@ -76,15 +76,20 @@ class Journal(Queries):
         directory.mkdir(parents=True, exist_ok=True)
         if (directory / JOURNAL).exists():
             raise RunError(f"{directory}: already holds a run")
-        temporary = directory / f".{JOURNAL}.{os.getpid()}"
-        temporary.unlink(missing_ok=True)
+        temporary = directory / f".{JOURNAL}.{uuid.uuid4().hex}"
         db = sqlite3.connect(temporary, isolation_level=None)
         schema = resources.files("nas_cluster.storage").joinpath("schema.sql").read_text()
         db.executescript(f"BEGIN;\n{schema}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
         row = (name, uuid.uuid4().hex, _json(config), time.time())
         db.execute("INSERT INTO run (name, run_id, config, created_at, epoch) VALUES (?, ?, ?, ?, 0)", row)
+        db.execute("PRAGMA journal_mode = WAL")  # a kill in the midst of this would leave what no reader can open
         db.close()
-        temporary.rename(directory / JOURNAL)  # a crash leaves either no journal or a whole one
+        try:
+            os.link(temporary, directory / JOURNAL)  # a crash leaves no journal or a whole one; of two, one is refused
+        except FileExistsError:
+            raise RunError(f"{directory}: already holds a run") from None
+        finally:
+            temporary.unlink()
 
     @classmethod
     def open(cls, directory: Path, *, phase: str = "search", wait_seconds: float = 3.0) -> Self:

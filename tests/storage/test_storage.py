@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -232,6 +233,40 @@ def test_kill_9_of_the_writer_leaves_whole_transactions(run):
         assert counts["planned"] - counts["done"] <= 8 * len(record.sessions())
         before = counts["planned"]
     assert before > 100
+
+
+def _start(directory):
+    Journal.create(directory, "run", {})
+    with Journal.open(directory):
+        pass
+
+
+def test_kill_9_at_any_moment_of_a_start_leaves_no_run_or_one_that_can_be_read(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    started = time.monotonic()
+    _start(tmp_path / "whole")
+    longest = 2 * (time.monotonic() - started)
+    runs = 0
+    for moment in range(100):
+        process = fork.Process(target=_start, args=(tmp_path / str(moment),))
+        process.start()
+        time.sleep(longest * moment / 100)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if (tmp_path / str(moment) / JOURNAL).exists():
+            assert RunRecord.open(tmp_path / str(moment)).children() == []
+            runs += 1
+    assert 0 < runs < 100
+
+
+def test_of_two_that_start_a_run_at_once_one_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # the other one comes after we have looked
+    Journal.create(tmp_path / "run", "first", {})
+    with pytest.raises(RunError, match="already holds a run"):
+        Journal.create(tmp_path / "run", "second", {})
+    monkeypatch.undo()
+    assert RunRecord.open(tmp_path / "run").name == "first"
 
 
 def test_a_journal_cut_at_any_byte_is_an_earlier_state_or_one_clear_error(run, tmp_path):
