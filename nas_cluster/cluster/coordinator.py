@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from nas_cluster.cluster import minibatch
 from nas_cluster.cluster.admission import make_admissions
-from nas_cluster.cluster.child_pool import ChildPool, Scored, SpawnWorker
+from nas_cluster.cluster.attendance import Attendance
+from nas_cluster.cluster.child_pool import ChildPool, SpawnWorker
 from nas_cluster.cluster.group_commit import GroupCommit
 from nas_cluster.cluster.messages import (
     Admission,
@@ -43,8 +44,6 @@ from nas_cluster.storage.rows import BatchRow, ChildRow
 __all__ = ["Coordinator"]
 
 _HEARTBEAT_SECONDS = 5.0
-_ABSENT_SECONDS = 60.0
-"""A worker that is not there after that is rarely slow to start: nobody has, or brings, what it asks for."""
 
 
 class Coordinator:
@@ -76,6 +75,7 @@ class Coordinator:
             retries=config.failures.retries,
             on_event=lambda kind, detail: self._note(kind, detail),
         )
+        self._attendance = Attendance(config, self._pool, clock)
         schedule = schedule_of(config)
         self._phases: Phases | None = None
         if schedule is not None:
@@ -92,8 +92,6 @@ class Coordinator:
         self._stopped: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._paused_at = 0.0
-        self._complete_at = clock.monotonic()
-        self._waits_for = ""
         self._admissions = make_admissions(config, self._journal, self._over)
         self._scoring: dict[str, asyncio.Task[ChildRow]] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -178,22 +176,11 @@ class Coordinator:
     async def _heartbeat(self) -> None:
         while True:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
-            self._look_for_workers()
+            if self._attendance.look():
+                self._note("workers_awaited", {"for": self._attendance.waits_for})
             await self._commit(lambda: self._journal.heartbeat(self._tally.session_seconds))
             with suppress(OSError):  # shared storage is out of reach, perhaps only for now
                 await self._snapshots.check()
-
-    def _look_for_workers(self) -> None:
-        """Say what is waited for when workers stay away: once in an event, with the progress until all are there."""
-        absent, now = self._pool.absent, self._clock.monotonic()
-        if not absent:
-            self._complete_at, self._waits_for = now, ""
-        elif self._waits_for or now - self._complete_at >= _ABSENT_SECONDS:
-            first = not self._waits_for
-            each = "" if self._config.estimator.shares_process else f": {self._config.topology.resources.in_words} each"
-            self._waits_for = f"{absent} of {self._pool.workers} workers{each}"
-            if first:
-                self._note("workers_awaited", {"for": self._waits_for})
 
     def _spawn_task(self, work: Any) -> None:
         """A background task whose failure stops the run instead of being forgotten."""
@@ -317,7 +304,7 @@ class Coordinator:
         else:
             shared = self._phases.state if self._phases is not None else None
             scored = await self._pool.evaluate(replace(row.child, shared=shared))
-            row = self._with_result(row, scored)
+            row = minibatch.scored(self._config, row, scored)
         child_id = str(row.child.child_id)
         assert row.evaluation is not None and row.reward is not None and row.finished_at is not None
         evaluation, reward, finished_at = row.evaluation, row.reward, row.finished_at
@@ -344,19 +331,6 @@ class Coordinator:
                     )
                 )
         return row
-
-    def _with_result(self, row: ChildRow, scored: Scored) -> ChildRow:
-        metric = scored.evaluation.metric
-        reward = self._config.failures.reward if metric is None else self._config.estimator.reward_of(metric)
-        return replace(
-            row,
-            evaluation=scored.evaluation,
-            reward=reward,
-            started_at=scored.started_at,
-            finished_at=scored.finished_at,
-            worker=scored.worker,
-            attempts=scored.attempts,
-        )
 
     # -- updates -------------------------------------------------------------------------------------------------------
 
@@ -416,7 +390,7 @@ class Coordinator:
     async def progress(self) -> Progress:
         """How the run stands."""
         progress = self._tally.progress(busy=self._pool.busy, slots=self._pool.slots, waiting=self._pool.waiting)
-        return replace(progress, waits_for=self._waits_for)
+        return replace(progress, waits_for=self._attendance.waits_for)
 
 
 class TooManyFailures(RunStopped):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from nas_cluster.cluster.child_pool import Scored
 from nas_cluster.cluster.messages import BatchRequest, BatchResult
 from nas_cluster.config import JobConfig
 from nas_cluster.core.evaluation import Child, ChildId
@@ -11,7 +13,7 @@ from nas_cluster.core.seeds import stream
 from nas_cluster.storage.rows import Arm, ChildRow
 from nas_cluster.strategies import Proposal
 
-__all__ = ["differing", "planned", "to_learn_from"]
+__all__ = ["differing", "planned", "scored", "to_learn_from"]
 
 
 def planned(config: JobConfig, request: BatchRequest, index: int, *, at: float) -> ChildRow:
@@ -49,6 +51,20 @@ def planned(config: JobConfig, request: BatchRequest, index: int, *, at: float) 
         planned_at=at,
         step_log_probs=None if steps is None else steps[index],
         arm=arm,
+    )
+
+
+def scored(config: JobConfig, row: ChildRow, result: Scored) -> ChildRow:
+    """The row of a child that a worker has scored; a failed one has the configured reward."""
+    metric = result.evaluation.metric
+    return replace(
+        row,
+        evaluation=result.evaluation,
+        reward=config.failures.reward if metric is None else config.estimator.reward_of(metric),
+        started_at=result.started_at,
+        finished_at=result.finished_at,
+        worker=result.worker,
+        attempts=result.attempts,
     )
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 from ray_hosts import METRICS_PORT, RayHosts
 from simulated_hosts import Network
+from waiting import wait_for
 
 from nas_cluster import job
 from nas_cluster.config.loading import write_yaml
@@ -50,14 +51,6 @@ class User:
         process, output = self.start(*arguments)
         code = process.wait(PATIENCE)
         return code, output.read_text()
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(0.2)
-    return found
 
 
 def children_done(log):

@@ -10,12 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from nas_cluster import job
 from nas_cluster.config.loading import write_yaml
@@ -181,14 +181,6 @@ def here(tmp_path, cluster, simulated_job):
             return process.returncode, output
 
     return User
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(0.2)
-    return found
 
 
 @needs_root

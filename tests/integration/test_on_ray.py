@@ -210,3 +210,21 @@ def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, num
     smaller = simulated_job(name="stopped", estimator=slow["estimator"], budget={"max_children": done + 6})
     assert job.execute(smaller, local=True).ended == "done"
     assert record_of(config).counts()["done"] >= done + 6
+
+
+def test_a_second_interrupt_does_not_wait_for_children(ray_address, simulated_job, tmp_path):
+    long = {"estimator": {"duration": {"seconds": 600}}, "failures": {"stop_grace": 600}}
+    config = simulated_job(name="hurried", **long, budget={"max_children": 600})
+    process = command(config, tmp_path, ray_address)
+    while not (tmp_path / "hurried" / JOURNAL).exists() or record_of(config).counts()["planned"] < 6:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130, output
+    assert record_of(config).state() == "interrupted"
