@@ -1,1 +1,1 @@
-"""The distributed part: plain classes, and `ray_wiring`, the one module that imports ray."""
+"""The distributed part: plain classes, and the modules `ray_*`, which alone import ray."""

@@ -74,7 +74,7 @@ class RayTargets:
     def kill_child(self, worker: str) -> bool:
         """`kill -9` of the process in which a worker trains children; False when it has none."""
         host = self._host(worker)
-        return host is not None and bool(_within_seconds(host.call.remote(0, "kill")))
+        return host is not None and bool(_within_seconds(host.call.remote(0, 0, "kill")))
 
     def drain(self, node: str) -> None:
         """Tell a node that it will be taken away in 30 s, and then take it away. Ray itself only sends nothing new."""

@@ -4,9 +4,10 @@
         ▲           │
         └─RECOVERING┘
 
-There is one way to recover, the same as `resume`: end all shards and replicas, restore the shards from the newest
+There is one way to recover, the same as `resume`: end all shards and replicas, restore new ones from the newest
 snapshot, and let the replicas go over the journal. The coordinator and its workers live on, so no child is trained
-twice. The loss of the coordinator itself ends the session; the run can be resumed.
+twice. The processes of the others live on too, emptied, and carry the new ones. The loss of the coordinator itself ends
+the session; the run can be resumed.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class Supervisor:
         if not may_recover(self._restarts, self._config.failures.max_restarts, coordinator_alive=alive):
             raise RunStopped(f"a part was lost and not started again ({self._restarts} restarts): {reason}")
         self._restarts += 1
-        await self._wiring.end_learners()
+        await self._wiring.clear_learners()
         return False
 
     async def _start_learners(self, coordinator: CoordinatorClient) -> tuple[dict[int, ReplicaClient], dict[int, int]]:

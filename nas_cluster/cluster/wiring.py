@@ -63,6 +63,10 @@ class Wiring(Protocol):
         """Raise PartLost as soon as a shard or a replica is lost; until then, wait."""
         ...
 
+    async def clear_learners(self) -> None:
+        """End shards and replicas, to start them again: processes that are left may be kept for that."""
+        ...
+
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""
         ...
@@ -119,8 +123,11 @@ class InProcess:
         """Objects are not lost."""
         await asyncio.Event().wait()
 
-    async def end_learners(self) -> None:
+    async def clear_learners(self) -> None:
         """Nothing to end: objects are garbage."""
+
+    async def end_learners(self) -> None:
+        """Nothing to end."""
 
     async def spawn_worker(self, config: JobConfig, directory: Path, index: int, *, test: bool) -> WorkerClient:
         """A worker slot; its children have a process of their own."""

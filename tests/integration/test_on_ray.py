@@ -92,9 +92,14 @@ def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simu
             while supervisor.state.value != "running" or len(wiring._learners) < 4:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.7)
-            ray.kill(wiring._learners[victim])
+            before = [learner.host for learner in wiring._learners]
+            ray.kill(before[victim])
             while supervisor.state.value == "running" and not run.done():
                 await asyncio.sleep(0.02)
+            while len(wiring._learners) < 4 and not run.done():
+                await asyncio.sleep(0.02)
+            new = [learner.host not in before for learner in wiring._learners]
+            assert new == [part == victim for part in range(4)], "the others' processes are used again"
         return await run
 
     outcome = asyncio.run(scenario())
