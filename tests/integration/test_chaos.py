@@ -20,6 +20,8 @@ from test_search_in_process import trace  # isort: skip
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+SOAK_MINUTES = float(os.environ.get("NAS_CLUSTER_SOAK_MINUTES", "30"))
+
 ISOLATED = {
     "estimator": {"isolated": True, "duration": {"seconds": 0.2}},
     "topology": {"resources": {"CPU": 0.5}},
@@ -119,15 +121,14 @@ def test_a_shard_killed_20_times(ray_address, simulated_job, tmp_path, measured)
 
 
 @pytest.mark.soak
-def test_a_soak_of_random_faults(request, ray_address, simulated_job, tmp_path, measured):
+@pytest.mark.timeout(SOAK_MINUTES * 60 + 1800)
+def test_a_soak_of_random_faults(ray_address, simulated_job, tmp_path, measured):
     """NAS_CLUSTER_SOAK_MINUTES says how long; default 30. A random fault every 20 s."""
-    minutes = float(os.environ.get("NAS_CLUSTER_SOAK_MINUTES", "30"))
-    request.node.add_marker(pytest.mark.timeout(minutes * 60 + 1800))
     config = simulated_job(name="soak", **ISOLATED, mode="asynchronous", budget={"max_children": 10_000_000})
     process = start(config, tmp_path, ray_address)
     directory = tmp_path / "soak"
     wait_done(process, directory, 6)
-    chaos = cli(ray_address, "chaos", str(directory), "--json", "--seed", "0", "--minutes", str(minutes))
+    chaos = cli(ray_address, "chaos", str(directory), "--json", "--seed", "0", "--minutes", str(SOAK_MINUTES))
     times, sizes = [], []
     started = time.monotonic()
     coordinator = coordinator_of(directory)
@@ -143,7 +144,7 @@ def test_a_soak_of_random_faults(request, ray_address, simulated_job, tmp_path, 
     growth = np.polyfit(times[settled:], sizes[settled:], 1)[0]
     noticed = [injected["noticed"] for injected in report["injected"] if injected["noticed"] is not None]
     measured(
-        f"soak of {minutes:g} minutes",
+        f"soak of {SOAK_MINUTES:g} minutes",
         f"{len(report['injected'])} faults, noticed within {max(noticed):.1f} s, memory of driver and coordinator "
         f"{growth:+.2f} MB a minute, {account}",
     )
