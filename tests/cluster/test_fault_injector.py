@@ -107,7 +107,7 @@ def test_noticing_is_read_from_the_journal(simulated_job, tmp_path, monkeypatch)
     try:
         while job.load_run(tmp_path / "broken").sessions()[-1].ended is not None:
             time.sleep(0.02)
-        report = inject(tmp_path / "broken", targets, seed=0, minutes=0.1, every=1.0, faults=["worker"])
+        report = inject(tmp_path / "broken", targets, seed=0, minutes=0.045, every=0.6, faults=["worker"])
     finally:
         over.set()
         writer.join()

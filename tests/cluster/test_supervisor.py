@@ -166,7 +166,9 @@ def test_a_stop_does_not_wait_for_parts_that_do_not_start(simulated_job):
 
 @pytest.mark.parametrize("grace,more", [(0.0, 0), (30.0, 6)])
 def test_children_in_flight_are_dropped_or_finished_as_configured(simulated_job, grace, more):
-    config = simulated_job(estimator={"duration": {"seconds": 0.6, "sigma": 0.0}}, failures={"stop_grace": grace})
+    budget = {"max_children": 18}
+    slow = {"duration": {"seconds": 0.6, "sigma": 0.0}}
+    config = simulated_job(estimator=slow, failures={"stop_grace": grace}, budget=budget)
     directory = job.prepare(config)
 
     async def scenario():
@@ -184,8 +186,8 @@ def test_children_in_flight_are_dropped_or_finished_as_configured(simulated_job,
     record = job.load_run(directory)
     assert record.counts()["done"] == done + more
     _, continued = run(config.model_copy(update={"failures": config.failures}), InProcess())
-    assert continued.counts()["done"] == 60
-    _, whole = run(simulated_job(name="whole"), InProcess())
+    assert continued.counts()["done"] == 18
+    _, whole = run(simulated_job(name="whole", budget=budget), InProcess())
     assert [row.reward for row in continued.children()] == [row.reward for row in whole.children()]
 
 

@@ -82,7 +82,7 @@ def test_a_hypernetwork_is_trained_and_scores(tmp_path):
     """A few epochs on digits: networks that were never trained are far above chance with generated weights, the score
     is the same after a crash, and weight sharing without a generator is refused."""
     assert "generates its children's weights" in Hypernetwork().check(PickImages())[0]
-    few = {"epochs": 4, "batch_size": 25, "learning_rate": 0.01, "training_images": 800}
+    few = {"epochs": 4, "batch_size": 25, "learning_rate": 0.01, "training_images": 500}
     estimator = Hypernetwork(**{**SMALL["hypernetwork"], **few})
     context = WorkerContext(BANKS, Digits(), seed=0)
     evaluator = estimator.open(context)
@@ -90,7 +90,7 @@ def test_a_hypernetwork_is_trained_and_scores(tmp_path):
     assert (schedule.sample, schedule.due(0), schedule.due(99)) == ("random", 4, 4)
     rng = np.random.default_rng(0)
     children = []
-    for number in range(5):
+    for number in range(3):
         tokens = BANKS.random(rng)
         architecture = BANKS.decode(tokens).to_json()
         children.append(Child(ChildId(0, 0, number), number, tokens, architecture, "", number))

@@ -24,6 +24,7 @@ budget: {max_children: 8}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_space_of_contributing_md_is_searched(tmp_path, monkeypatch):
     code = re.search(r"```python\n# width_space.py\n(.*?)```", CONTRIBUTING.read_text(), re.S).group(1)

@@ -7,7 +7,10 @@ from nas_cluster.spaces import SearchSpace
 from nas_cluster.testing import check_space
 
 SMALL = {
-    "memory_bank": {"unit": 4, "max_units": 2, "width": 2, "depth": 2, "groups": (1, 2), "max_ops": 2, "max_kernel": 5}
+    "enas_micro": {"child": {"filters": 4, "layers": 3}},
+    "enas_recurrent": {"child": {"hidden_size": 20}},
+    "nasnet_cell": {"child": {"filters": 8, "num_cells": 1}},
+    "memory_bank": {"unit": 4, "max_units": 2, "width": 2, "depth": 2, "groups": (1, 2), "max_ops": 2, "max_kernel": 5},
 }
 
 

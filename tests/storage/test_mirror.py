@@ -143,6 +143,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(simulated_job, tmp_pat
     assert [session.ended for session in record.sessions()] == ["done"], "the first one ended as if alone"
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(simulated_job, tmp_path, shared, monkeypatch):
     """It stood still for longer than its claim holds; meanwhile another machine has gone on."""
     slow = {"estimator": {"duration": {"seconds": 0.1}}, "budget": {"max_children": 90}}

@@ -247,16 +247,16 @@ def test_kill_9_at_any_moment_of_a_start_leaves_no_run_or_one_that_can_be_read(t
     _start(tmp_path / "whole")
     longest = 2 * (time.monotonic() - started)
     runs = 0
-    for moment in range(100):
+    for moment in range(40):
         process = fork.Process(target=_start, args=(tmp_path / str(moment),))
         process.start()
-        time.sleep(longest * moment / 100)
+        time.sleep(longest * moment / 40)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         if (tmp_path / str(moment) / JOURNAL).exists():
             assert RunRecord.open(tmp_path / str(moment)).children() == []
             runs += 1
-    assert 0 < runs < 100
+    assert 0 < runs < 40
 
 
 def test_of_two_that_start_a_run_at_once_one_is_refused(tmp_path, monkeypatch):
