@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -18,10 +20,16 @@ from nas_cluster.cluster.messages import Progress
 __all__ = ["ProgressView", "duration", "line"]
 
 _LINE_SECONDS = 10.0
+_UNREAD = 100
+"""What is kept for a reader who does not read."""
 
 
 class ProgressView:
-    """Shows how a run stands; use it as a context manager and call `update`."""
+    """Shows how a run stands; use it as a context manager and call `update`.
+
+    A thread of its own writes: a pipe that nobody reads, or a terminal that was stopped, must not stop the search,
+    which also goes on when its reader is gone.
+    """
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self._name = name
@@ -30,6 +38,8 @@ class ProgressView:
         self._last: Progress | None = None
         self._said = (0.0, -1)
         self._waiting = False
+        self._news: queue.SimpleQueue[Progress | str | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -37,38 +47,58 @@ class ProgressView:
             self._live.start()
             self._live.update(Panel(Text("starting ..."), title=self._name, border_style="dim"))
         else:
-            self._console.print(f"{self._name}: starting", highlight=False)
+            self.say(f"{self._name}: starting")
+        self._writer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._news.put(None)
+        self._writer.join()
         if self._live is not None:
             self._live.stop()
         elif self._last is not None and self._said[1] != self._last.children_done:
-            self._say(self._last)
+            self._print_line(self._last)
 
     def update(self, progress: Progress) -> None:
         """Show this progress; outside a terminal a line every ten seconds, or every tenth of the children, and once
         what it waits for."""
+        if self._news.qsize() < _UNREAD:
+            self._news.put(progress)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the panel in a terminal."""
+        self._news.put(text)
+
+    def _write(self) -> None:
+        try:
+            while (news := self._news.get()) is not None:
+                if isinstance(news, str):
+                    self._print(news)
+                else:
+                    self._show(news)
+        except OSError:
+            pass  # nobody reads any more
+
+    def _show(self, progress: Progress) -> None:
         self._last = progress
         if self._live is not None:
             self._live.update(panel(self._name, progress))
             return
         if progress.waits_for and not self._waiting:
-            self.say(f"{self._name}: waiting for {progress.waits_for}")
+            self._print(f"{self._name}: waiting for {progress.waits_for}")
         self._waiting = bool(progress.waits_for)
         done = progress.children_done
         tenth = (progress.max_children or 0) / 10
         due = time.monotonic() - self._said[0] >= _LINE_SECONDS or (tenth and done - self._said[1] >= tenth)
         if due and done != self._said[1]:
-            self._say(progress)
+            self._print_line(progress)
 
-    def say(self, text: str) -> None:
-        """A line of its own, above the panel in a terminal."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def _say(self, progress: Progress) -> None:
+    def _print_line(self, progress: Progress) -> None:
         self._said = (time.monotonic(), progress.children_done)
-        self.say(f"{self._name}: {line(progress)}")
+        self._print(f"{self._name}: {line(progress)}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

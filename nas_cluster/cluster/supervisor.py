@@ -13,10 +13,11 @@ the session; the run can be resumed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 
@@ -124,7 +125,7 @@ class Supervisor:
         self._config = config
         self._directory = directory
         self._wiring = wiring
-        self._on_progress = on_progress
+        self._on_progress: Callable[[Progress], None] | None = on_progress
         self._restarts = 0
         self.state = State.STARTING
 
@@ -142,7 +143,7 @@ class Supervisor:
     async def _run(self, stop: Stop) -> Outcome:
         coordinator = await self._wiring.start_coordinator(self._config, self._directory)
         await coordinator.start()
-        watch = asyncio.create_task(self._watch(coordinator, stop))
+        beside = [asyncio.create_task(self._show(coordinator)), asyncio.create_task(self._pass_on(stop, coordinator))]
         ended = "failed"
         try:
             while not await self._learn(coordinator, stop):
@@ -151,12 +152,13 @@ class Supervisor:
         except RunStopped as error:
             await coordinator.stop(str(error))
         finally:
-            watch.cancel()
+            for task in beside:
+                task.cancel()
             self._enter(State.ENDING)
             outcome = await coordinator.close(stop.ended if stop.reason else ended)
             await self._wiring.end_learners()
             self._enter(State.ENDED)
-        self._on_progress(outcome.progress)
+        self._tell(outcome.progress)
         return outcome
 
     async def _learn(self, coordinator: CoordinatorClient, stop: Stop) -> bool:
@@ -218,26 +220,36 @@ class Supervisor:
             await asyncio.wait(runs)
             watch.cancel()
 
-    async def _watch(self, coordinator: CoordinatorClient, stop: Stop) -> None:
-        """Show progress twice a second; pass a stop on, and that it is urgent."""
-        asked, hurried = asyncio.create_task(stop.wait()), asyncio.create_task(stop.wait_hurried())
-        stopping: asyncio.Task[None] | None = None
-        try:
-            while stopping is None or not stopping.done():
-                self._on_progress(await coordinator.progress())
-                awaited: list[asyncio.Task[None]] = [stopping or asked]
-                await asyncio.wait(awaited, timeout=_PROGRESS_SECONDS)
-                if asked.done() and stopping is None:
-                    stopping = asyncio.create_task(coordinator.stop(stop.reason))
+    async def _show(self, coordinator: CoordinatorClient) -> None:
+        """Show progress twice a second."""
+        with suppress(PartLost):  # the loss shows where the replicas are awaited
+            while True:
+                self._tell(await coordinator.progress())
+                await asyncio.sleep(_PROGRESS_SECONDS)
+
+    def _tell(self, progress: Progress) -> None:
+        """Call `on_progress`, until it raises: that is no reason to end a search."""
+        if self._on_progress is not None:
+            try:
+                self._on_progress(progress)
+            except Exception:
+                self._on_progress = None
+                logging.getLogger(__name__).exception("on_progress raised, and is not called any more")
+
+    async def _pass_on(self, stop: Stop, coordinator: CoordinatorClient) -> None:
+        """Pass on a request to stop, and that it is urgent."""
+        await stop.wait()
+        with suppress(PartLost):
+            stopping = asyncio.create_task(coordinator.stop(stop.reason))
+            try:
+                hurried = asyncio.create_task(stop.wait_hurried())
+                await asyncio.wait([stopping, hurried], return_when=asyncio.FIRST_COMPLETED)
                 if hurried.done():
                     await coordinator.hurry()
-            await stopping
-        except PartLost:
-            pass  # the loss shows where the replicas are awaited
-        finally:
-            for task in (asked, hurried, stopping):
-                if task is not None:
-                    task.cancel()
+                await stopping
+            finally:
+                stopping.cancel()
+                hurried.cancel()
 
     def _enter(self, state: State) -> None:
         if state not in _LEGAL[self.state]:

@@ -1,6 +1,8 @@
 """The command line as a user types it: what it prints, its exit codes, one line for every mistake."""
 
+import fcntl
 import json
+import os
 import re
 import subprocess
 import sys
@@ -146,6 +148,25 @@ def test_a_run_here_is_listed_looked_at_and_stopped_from_elsewhere(cli, simulate
     assert not (run / "stop").exists()
     _, out, _ = cli("list", tmp_path, "--json")
     assert [(one["name"], one["state"]) for one in json.loads(out)] == [("slow", "stopped")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pipe of a known size")
+def test_a_search_does_not_wait_for_who_reads_its_output(config_file, tmp_path):
+    """The pipe is full from the start; then its reader goes away."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    os.write(write, b"." * fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096))
+    os.set_blocking(write, True)
+    command = [sys.executable, "-m", "nas_cluster.cli", "run", str(config_file), "--local"]
+    process = subprocess.Popen(command, stdout=write, stderr=subprocess.DEVNULL)
+    os.close(write)
+    run = tmp_path / "job"
+    while not (run / JOURNAL).exists() or job.load_run(run).state() != "done":
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert process.poll() is None, "it still has something to say"
+    os.close(read)
+    assert process.wait(30) == 0
 
 
 MISTAKES = {

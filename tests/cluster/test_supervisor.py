@@ -106,6 +106,29 @@ def test_a_replica_lost_between_two_epochs_goes_on_with_what_is_recorded(simulat
         assert trace(broken) == trace(whole)
 
 
+def test_progress_that_cannot_be_shown_is_no_reason_to_end_or_not_to_stop(simulated_job, caplog):
+    calls = []
+
+    def raises(progress):
+        calls.append(progress)
+        raise ValueError("nobody reads this")
+
+    config = simulated_job(estimator={"duration": {"seconds": 0.1}}, budget={"max_children": 600})
+    directory = job.prepare(config)
+
+    async def scenario():
+        stop = Stop()
+        session = asyncio.create_task(Supervisor(config, directory, InProcess(), raises).run(stop))
+        while job.load_run(directory).counts()["done"] < 12:
+            await asyncio.sleep(0.02)
+        stop.ask("enough", "stopped")
+        return await asyncio.wait_for(session, 5)
+
+    assert asyncio.run(scenario()).ended == "stopped"
+    assert len(calls) == 1
+    assert "nobody reads this" in caplog.text
+
+
 def test_losses_without_end_stop_the_run_resumable(simulated_job):
     config = simulated_job(failures={"max_restarts": 2})
     outcome, record = run(config, Loses(100, 2))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -37,20 +38,29 @@ def start(config, tmp_path, address, *arguments):
 
 
 def cli(address, *arguments):
-    return subprocess.Popen(
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (a pipe would fill, and stop what prints)
+    process = subprocess.Popen(
         [sys.executable, "-m", "nas_cluster.cli", *arguments],
         env={**os.environ, "RAY_ADDRESS": address},
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
-        text=True,
         start_new_session=True,
     )
+    process.output = output
+    return process
+
+
+def said(process, seconds=None):
+    """What it printed, once it has ended."""
+    process.wait(seconds)
+    process.output.seek(0)
+    return process.output.read()
 
 
 def wait_done(process, directory, count, seconds=240):
     deadline = time.monotonic() + seconds
     while not (directory / JOURNAL).exists() or job.load_run(directory).counts()["done"] < count:
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, said(process)
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -58,7 +68,7 @@ def wait_done(process, directory, count, seconds=240):
 def strike(address, directory, *options):
     """The report of `nas-cluster chaos`."""
     chaos = cli(address, "chaos", str(directory), "--json", *options)
-    output, _ = chaos.communicate()
+    output = said(chaos)
     assert chaos.returncode == 0, output
     return json.loads(output[output.index("{") :])
 
@@ -66,7 +76,7 @@ def strike(address, directory, *options):
 def finish(process, config, tmp_path):
     """Stop the search, let it end with what it has planned, and give its account."""
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output = said(process, 120)
     assert process.returncode in (0, 75), output
     directory = tmp_path / config.name
     planned = job.load_run(directory).counts()["planned"]
@@ -136,7 +146,7 @@ def test_a_soak_of_random_faults(ray_address, simulated_job, tmp_path, measured)
         times.append((time.monotonic() - started) / 60)
         sizes.append(resident_mb(process.pid) + resident_mb(coordinator))
         time.sleep(2)
-    output, _ = chaos.communicate()
+    output = said(chaos)
     assert chaos.returncode == 0, output
     report = json.loads(output[output.index("{") :])
     account = finish(process, config, tmp_path)
@@ -149,6 +159,8 @@ def test_a_soak_of_random_faults(ray_address, simulated_job, tmp_path, measured)
         f"{growth:+.2f} MB a minute, {account}",
     )
     assert once(account), account
+    assert all(injected["went_on"] is not None for injected in report["injected"])
+    assert len(report["injected"]) > 2.5 * SOAK_MINUTES
     assert growth < 1.0
 
 
