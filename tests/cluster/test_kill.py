@@ -61,10 +61,10 @@ def record_of(config):
 @pytest.mark.parametrize(
     "learner,least,children",
     [
-        ("reinforce", 100, 360),
-        ("ppo", 30, 150),
-        ("ppo_control", 30, 80),
-        ("evolution", 30, 600),
+        ("reinforce", 50, 360),
+        ("ppo", 20, 150),
+        ("ppo_control", 20, 80),
+        ("evolution", 20, 600),
         pytest.param("reinforce", 200, 360, marks=pytest.mark.soak, id="reinforce-200"),
     ],
 )
@@ -89,10 +89,10 @@ def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(
 @pytest.mark.parametrize(
     "learner,least,children",
     [
-        ("reinforce", 50, 360),
-        ("ppo", 30, 150),
-        ("ppo_control", 30, 80),
-        ("evolution_control", 30, 600),
+        ("reinforce", 30, 360),
+        ("ppo", 20, 150),
+        ("ppo_control", 20, 80),
+        ("evolution_control", 20, 600),
         pytest.param("reinforce", 100, 360, marks=pytest.mark.soak, id="reinforce-100"),
     ],
 )
