@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -54,10 +55,11 @@ class ProgressView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._news.put(None)
         self._writer.join()
-        if self._live is not None:
-            self._live.stop()
-        elif self._last is not None and self._said[1] != self._last.children_done:
-            self._print_line(self._last)
+        with suppress(OSError):
+            if self._live is not None:
+                self._live.stop()
+            elif self._last is not None and self._said[1] != self._last.children_done:
+                self._print_line(self._last)
 
     def update(self, progress: Progress) -> None:
         """Show this progress; outside a terminal a line every ten seconds, or every tenth of the children, and once

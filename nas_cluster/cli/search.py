@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -66,7 +67,8 @@ def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
-    _say_outcome(outcome, config, by_name=by_name)
+    with suppress(BrokenPipeError):  # the exit code says it too
+        _say_outcome(outcome, config, by_name=by_name)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
     if code:
         raise click.exceptions.Exit(code)

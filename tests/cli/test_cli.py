@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -151,22 +152,30 @@ def test_a_run_here_is_listed_looked_at_and_stopped_from_elsewhere(cli, simulate
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a pipe of a known size")
-def test_a_search_does_not_wait_for_who_reads_its_output(config_file, tmp_path):
-    """The pipe is full from the start; then its reader goes away."""
+@pytest.mark.parametrize("told,ended,code", [(None, "done", 0), (signal.SIGTERM, "stopped", 75)])
+def test_a_search_does_not_wait_for_who_reads_its_output(simulated_job, tmp_path, told, ended, code):
+    """The pipe is full from the start; then its reader goes away. The exit code is right all the same."""
+    budget = {"max_children": 60 if told is None else 100_000}
+    (tmp_path / "job.yaml").write_text(write_yaml(simulated_job(budget=budget).to_dict()))
     read, write = os.pipe()
     os.set_blocking(write, False)
     os.write(write, b"." * fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096))
     os.set_blocking(write, True)
-    command = [sys.executable, "-m", "nas_cluster.cli", "run", str(config_file), "--local"]
-    process = subprocess.Popen(command, stdout=write, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "nas_cluster.cli", "run", str(tmp_path / "job.yaml"), "--local"]
+    process = subprocess.Popen(command, stdout=write, stderr=write)
     os.close(write)
     run = tmp_path / "job"
-    while not (run / JOURNAL).exists() or job.load_run(run).state() != "done":
+    while not (run / JOURNAL).exists() or job.load_run(run).counts()["done"] < 60:
+        assert process.poll() is None
+        time.sleep(0.05)
+    if told is not None:
+        process.send_signal(told)
+    while job.load_run(run).state() != ended:
         assert process.poll() is None
         time.sleep(0.05)
     assert process.poll() is None, "it still has something to say"
     os.close(read)
-    assert process.wait(30) == 0
+    assert process.wait(30) == code
 
 
 MISTAKES = {
