@@ -16,8 +16,10 @@ STANDINS = {
     "scontrol": 'if [ "$1" = show ]; then printf "n1\\nn2\\nn3\\n"; fi',
     "srun": 'for w in "$@"; do case $w in --*) shift;; *) break;; esac; done; exec "$@"',
     "hostname": "echo 127.0.0.1",
-    "ray": 'if [ "$1" = start ]; then exec sleep 60; fi',
-    "nas-cluster": "trap 'exit 75' TERM; stat -c %a .nas-cluster-7.token > mode; touch started; "
+    # Steps run in the background: like the real ones, these are ready once the head, once all nodes have started.
+    "ray": 'if [ "$1" = start ]; then exec sleep 60; fi; until grep -q "^ray start --head" calls; do sleep 0.05; done',
+    "nas-cluster": "until [ $(grep -c '^ray start' calls) = 3 ]; do sleep 0.05; done; trap 'exit 75' TERM; "
+    "stat -c %a .nas-cluster-7.token > mode; touch started; "
     'if [ -n "${HANG:-}" ]; then while :; do sleep 0.1; done; fi; exit ${CODE:-0}',
 }
 
