@@ -21,7 +21,7 @@ from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.datasets import resident
-from nas_cluster.storage.journal import Journal, is_live
+from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import (
     CONFIG,
     JOURNAL,
@@ -113,11 +113,11 @@ def ask_to_stop(directory: str | Path, *, wait_seconds: float = 60.0) -> RunReco
     """
     directory = Path(directory)
     record = load_run(directory)
-    if not is_live(directory):
+    if not record.live:
         raise RunError(f"{directory}: is not running on this machine ({record.state()})")
     (directory / STOP).touch()
     deadline = time.monotonic() + wait_seconds + record.config["failures"].get("stop_grace", 0.0)
-    while is_live(directory):
+    while record.live:
         if time.monotonic() >= deadline:
             raise RunError(f"{directory}: was asked to stop and still runs")
         time.sleep(_WAIT_SECONDS)

@@ -28,11 +28,11 @@ from nas_cluster.cli.tables import (
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import RunError
 from nas_cluster.doctor import answer_line, examine, examine_through_jobs, findings
-from nas_cluster.storage.journal import is_live
 from nas_cluster.storage.layout import JOURNAL, LOGS
 
 if TYPE_CHECKING:
     from nas_cluster.cluster.ray_jobs import Job, Jobs
+    from nas_cluster.storage.record import RunRecord
 
 __all__ = ["ADDRESS", "FOLLOW", "doctor", "jobs_of", "list_runs", "logs", "status", "stop", "submit", "watch_start"]
 
@@ -124,8 +124,7 @@ def list_runs(storage: Path | None, address: str | None, as_json: bool) -> None:
     if not storage.is_dir():
         raise RunError(f"{storage}: no such folder; runs are in a config's storage_path")
     records = [job.load_run(path.parent) for path in sorted(storage.glob(f"*/{JOURNAL}"))]
-    live = {record.directory for record in records if is_live(record.directory)}
-    click.echo(json.dumps(runs_json(records, live), indent=2) if as_json else runs_text(records, live), nl=as_json)
+    click.echo(json.dumps(runs_json(records), indent=2) if as_json else runs_text(records), nl=as_json)
 
 
 @click.command()
@@ -156,8 +155,7 @@ def logs(run: str, follow: bool, address: str | None) -> None:
     """What a job printed, or what the children of the run in RUN_DIR did."""
     jobs = jobs_of(run, address)
     if jobs is None:
-        job.load_run(Path(run))
-        _local_logs(Path(run), follow)
+        _local_logs(job.load_run(Path(run)), follow)
         return
     found = jobs.find(run)
     if follow:
@@ -225,13 +223,13 @@ def _last_progress(text: str, run: str) -> str | None:
     return lines[-1].removeprefix(f"{run}: ") if lines else None
 
 
-def _local_logs(directory: Path, follow: bool) -> None:
+def _local_logs(record: RunRecord, follow: bool) -> None:
     """The end of every worker's log, each line with its worker; with `follow`, what comes."""
     places: dict[Path, int] = {}
     first = True
     while True:
-        running = follow and is_live(directory)
-        for path in sorted((directory / LOGS).glob("*.log")):
+        running = follow and record.live
+        for path in sorted((record.directory / LOGS).glob("*.log")):
             size = path.stat().st_size
             start = places.get(path, max(0, size - _TAIL_BYTES) if first else 0)
             with path.open("rb") as file:

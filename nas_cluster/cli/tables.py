@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_cluster.cli.progress import duration
@@ -71,7 +70,7 @@ def status_json(record: RunRecord) -> dict[str, Any]:
         "name": record.name,
         "run_id": record.run_id,
         "state": state,
-        "resumable": state != "done",
+        "resumable": state not in ("done", "running"),
         "children": record.counts(),
         "max_children": record.config["budget"]["max_children"],
         "active_seconds": record.active_seconds(),
@@ -106,13 +105,13 @@ def status_text(record: RunRecord) -> str:
     return "".join(f"{name:<11} {value}\n" for name, value in lines)
 
 
-def runs_json(records: Sequence[RunRecord], live: Collection[Path]) -> list[dict[str, Any]]:
+def runs_json(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The runs in a folder."""
     return [
         {
             "name": record.name,
             "run_dir": str(record.directory),
-            "state": "running" if record.directory in live else record.state(),
+            "state": record.state(),
             "children": record.counts()["done"],
             "max_children": record.config["budget"]["max_children"],
             "best_reward": best[0].reward if (best := record.top(1)) else None,
@@ -121,10 +120,10 @@ def runs_json(records: Sequence[RunRecord], live: Collection[Path]) -> list[dict
     ]
 
 
-def runs_text(records: Sequence[RunRecord], live: Collection[Path]) -> str:
+def runs_text(records: Sequence[RunRecord]) -> str:
     """The same as a table."""
     rows = []
-    for run in runs_json(records, live):
+    for run in runs_json(records):
         most = "" if run["max_children"] is None else f"/{run['max_children']}"
         best = "-" if run["best_reward"] is None else f"{run['best_reward']:.4f}"
         rows.append([f"{run['children']}{most}", best, run["state"], run["run_dir"]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from nas_cluster.core.errors import RunError, nearest
-from nas_cluster.storage.journal import connect
+from nas_cluster.storage.journal import connect, is_live
 from nas_cluster.storage.layout import JOURNAL
 from nas_cluster.storage.queries import Queries
 
@@ -19,6 +19,15 @@ class RunRecord(Queries):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._db = connect(directory, writable=False)
+
+    @property
+    def live(self) -> bool:
+        """Whether a process of this machine holds the run now."""
+        return is_live(self.directory)
+
+    def state(self) -> str:
+        """The same as of any journal, and `running` while `live`."""
+        return "running" if self.live else super().state()
 
     @classmethod
     def open(cls, directory: Path) -> Self:

@@ -139,6 +139,8 @@ def test_a_run_here_is_listed_looked_at_and_stopped_from_elsewhere(cli, simulate
     (run / "logs" / "worker-0.log").write_text("hello\n")
     _, out, _ = cli("list", tmp_path)
     assert re.search(r" running +\S+/slow$", out, re.M), out
+    _, out, _ = cli("status", run)
+    assert re.search(r"^state +running$", out, re.M), out
     assert cli("logs", run)[1] == "worker-0 | hello\n"
     code, out, _ = cli("stop", run)
     assert code == 0

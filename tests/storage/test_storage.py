@@ -1,6 +1,7 @@
 """The journal and the snapshots: what is durable, what is refused, what a crash leaves."""
 
 import dataclasses
+import fcntl
 import multiprocessing
 import os
 import random
@@ -16,7 +17,7 @@ import pytest
 from nas_cluster.core.errors import ConfigError, Fenced, RunError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.storage.journal import SCHEMA_VERSION, Journal, StorageFailed, connect
-from nas_cluster.storage.layout import JOURNAL, check_run_name, run_directory
+from nas_cluster.storage.layout import JOURNAL, LOCK, check_run_name, run_directory
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import BatchRow, ChildRow, TrainingRow
 from nas_cluster.storage.snapshots import DamagedSnapshot, SnapshotStore
@@ -157,6 +158,21 @@ def test_a_run_in_use_names_its_user(run):
         Journal.open(run, wait_seconds=0.1)
     Journal.open(run).close("done")
     assert [s.ended for s in RunRecord.open(run).sessions()] == [None, "done"]
+
+
+def test_a_run_is_running_while_somebody_holds_it(run):
+    record = RunRecord.open(run)
+    assert record.state() == "not started"
+    with Journal.open(run) as journal:
+        assert record.state() == "running"
+        journal.close("stopped")
+        assert record.state() == "stopped"
+    Journal.open(run).close()
+    assert record.state().startswith("its process was lost")
+    reading = os.open(run / LOCK, os.O_RDWR)
+    fcntl.flock(reading, fcntl.LOCK_SH)  # somebody else asks the same
+    assert not record.live
+    os.close(reading)
 
 
 def test_readers_see_committed_rows_only_also_while_writing(run):
