@@ -60,11 +60,19 @@ def simulated_job(tmp_path):
 
 
 @pytest.fixture
-def measured(capsys):
-    """Prints a figure of the fault table, past pytest's capture."""
+def measured(record_property):
+    """Says a figure of the fault table (deploy/RELIABILITY.md) once all tests are over, from whichever process."""
 
     def say(fault, figure):
-        with capsys.disabled():
-            print(f"\n[measured] {fault}: {figure}", flush=True)
+        record_property("measured", f"[measured] {fault}: {figure}")
 
     return say
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for category in terminalreporter.stats.values() for report in category]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    if lines := [text for report in calls for name, text in report.user_properties if name == "measured"]:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -155,7 +155,7 @@ def test_a_run_here_is_listed_looked_at_and_stopped_from_elsewhere(cli, simulate
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a pipe of a known size")
 @pytest.mark.parametrize("told,ended,code", [(None, "done", 0), (signal.SIGTERM, "stopped", 75)])
-def test_a_search_does_not_wait_for_who_reads_its_output(simulated_job, tmp_path, told, ended, code):
+def test_a_search_does_not_wait_for_who_reads_its_output(simulated_job, tmp_path, measured, told, ended, code):
     """The pipe is full from the start; then its reader goes away. The exit code is right all the same."""
     budget = {"max_children": 60 if told is None else 100_000}
     (tmp_path / "job.yaml").write_text(write_yaml(simulated_job(budget=budget).to_dict()))
@@ -178,6 +178,7 @@ def test_a_search_does_not_wait_for_who_reads_its_output(simulated_job, tmp_path
     assert process.poll() is None, "it still has something to say"
     os.close(read)
     assert process.wait(30) == code
+    measured("nobody reads the output, the reader goes away", f"{ended}, exit code {code}")
 
 
 MISTAKES = {

@@ -30,7 +30,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_search_pauses_while_the_disk_is_full_and_comes_out_the_same(simulated_job, small_disk):
+def test_a_search_pauses_while_the_disk_is_full_and_comes_out_the_same(simulated_job, small_disk, measured):
     slow = {"estimator": {"duration": {"seconds": 0.05}}, "topology": {"snapshot_every": 1}}
     config = simulated_job(name="full", storage_path=str(small_disk), **slow)
     seen, outcomes = [], []
@@ -61,9 +61,10 @@ def test_a_search_pauses_while_the_disk_is_full_and_comes_out_the_same(simulated
     thread.join(120)
     assert outcomes[0].ended == "done"
     record = job.load_run(small_disk / "full")
-    assert any(event.kind == "disk_was_full" for event in record.events())
+    (full,) = [event for event in record.events() if event.kind == "disk_was_full"]
     job.execute(simulated_job(name="whole", **slow), local=True)
     assert trace(record) == trace(job.load_run(small_disk.parent / "whole"))
+    measured("disk full", f"paused for {full.detail['seconds']} s, trace bit-identical")
 
 
 def test_a_stop_does_not_wait_for_room(simulated_job, tmp_path):
@@ -101,7 +102,7 @@ class Jumping(SystemClock):
         return _real_time() + (3600 if os.urandom(1)[0] % 2 else -3600)
 
 
-def test_a_clock_that_jumps_an_hour_changes_nothing(simulated_job, monkeypatch):
+def test_a_clock_that_jumps_an_hour_changes_nothing(simulated_job, monkeypatch, measured):
     limits = {"budget": {"max_children": 60, "max_hours": 0.5}, "failures": {"time_limit": 100.0}}
     job.execute(simulated_job(name="steady", **limits), local=True)
     monkeypatch.setattr("nas_cluster.cluster.wiring.SystemClock", Jumping)
@@ -110,3 +111,4 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(simulated_job, monkeypatch):
     assert outcome.ended == "done"
     runs = [job.load_run(f"{simulated_job().storage_path}/{name}") for name in ("steady", "jumping")]
     assert trace(runs[0]) == trace(runs[1])
+    measured("clock moved an hour at every look", "trace bit-identical")

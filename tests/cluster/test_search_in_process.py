@@ -308,7 +308,7 @@ def test_hours_are_counted_without_downtime(simulated_job):
 
 
 @some_learners
-def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_job, tmp_path, learner):
+def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_job, tmp_path, measured, learner):
     changes = LEARNERS[learner]
     search(simulated_job(**{**changes, "budget": {"max_children": 42}}))
     record = job.load_run(tmp_path / "job")
@@ -321,6 +321,7 @@ def test_a_damaged_snapshot_falls_back_and_the_run_comes_out_the_same(simulated_
     _, whole = search(simulated_job(name="whole", **changes))
     assert trace(continued) == trace(whole)
     assert "snapshot_refused" in {event.kind for event in continued.events()}
+    measured(f"snapshot damaged, {learner}", "the one before, trace bit-identical")
 
 
 def test_without_any_readable_snapshot_the_run_refuses_clearly(simulated_job, tmp_path):

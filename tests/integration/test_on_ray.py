@@ -76,7 +76,7 @@ def test_real_children_on_ray_equal_those_in_process(ray_address, simulated_job)
     assert trained == [], "what was retrained is not trained again"
 
 
-def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simulated_job):
+def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simulated_job, measured):
     import ray
 
     slow = {"estimator": {"duration": {"seconds": 0.05}}, "budget": {"max_children": 120}}
@@ -110,6 +110,7 @@ def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simu
     whole = simulated_job(name="whole", **slow)
     job.execute(whole, local=True)
     assert trace(broken) == trace(record_of(whole))
+    measured("a shard, then both replicas killed", "no child trained twice, trace bit-identical")
 
 
 def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simulated_job):
@@ -140,7 +141,7 @@ def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simu
     assert trace(record_of(config)) == trace(record_of(whole))
 
 
-def test_kill_9_of_the_driver(ray_address, simulated_job, tmp_path):
+def test_kill_9_of_the_driver(ray_address, simulated_job, tmp_path, measured):
     slow = {"estimator": {"duration": {"seconds": 0.04}}, "budget": {"max_children": 240}}
     config = simulated_job(name="broken", **slow)
     rng = random.Random(1)
@@ -158,6 +159,7 @@ def test_kill_9_of_the_driver(ray_address, simulated_job, tmp_path):
     whole = simulated_job(name="whole", **slow)
     job.execute(whole, local=True)
     assert trace(record_of(config)) == trace(record_of(whole))
+    measured("kill -9 of the driver on Ray", f"{kills} kills, trace bit-identical")
 
 
 def test_a_worker_that_is_killed_is_replaced(ray_address, simulated_job):
@@ -196,7 +198,7 @@ def test_a_cluster_that_is_not_there_or_too_small_is_the_users_error(
 
 
 @pytest.mark.parametrize("number,code,ended", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "stopped")])
-def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, number, code, ended):
+def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, measured, number, code, ended):
     slow = {"estimator": {"duration": {"seconds": 0.3}}, "budget": {"max_children": 600}}
     config = simulated_job(name="stopped", **slow)
     process = command(config, tmp_path, ray_address)
@@ -206,8 +208,10 @@ def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, num
     started = time.monotonic()
     process.send_signal(number)
     output, _ = process.communicate()
-    assert time.monotonic() - started < 10
+    seconds = time.monotonic() - started
+    assert seconds < 10
     assert process.returncode == code, output
+    measured(number.name, f"exit code {code} after {seconds:.1f} s")
     assert "nas-cluster resume" in output
     record = record_of(config)
     assert record.state() == ended
@@ -217,7 +221,7 @@ def test_signals_leave_a_resumable_run(ray_address, simulated_job, tmp_path, num
     assert record_of(config).counts()["done"] >= done + 6
 
 
-def test_a_second_interrupt_does_not_wait_for_children(ray_address, simulated_job, tmp_path):
+def test_a_second_interrupt_does_not_wait_for_children(ray_address, simulated_job, tmp_path, measured):
     long = {"estimator": {"duration": {"seconds": 600}}, "failures": {"stop_grace": 600}}
     config = simulated_job(name="hurried", **long, budget={"max_children": 600})
     process = command(config, tmp_path, ray_address)
@@ -230,6 +234,8 @@ def test_a_second_interrupt_does_not_wait_for_children(ray_address, simulated_jo
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate()
-    assert time.monotonic() - started < 10
+    seconds = time.monotonic() - started
+    assert seconds < 10
     assert process.returncode == 130, output
+    measured("SIGINT twice", f"exit code 130, {seconds:.1f} s after the second")
     assert record_of(config).state() == "interrupted"

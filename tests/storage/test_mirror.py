@@ -125,7 +125,7 @@ def test_old_copies_and_their_snapshots_go(simulated_job, tmp_path, shared, monk
     assert len(list((place / "snapshots").iterdir())) <= 6
 
 
-def test_a_second_driver_is_refused_while_the_first_lives(simulated_job, tmp_path, shared, monkeypatch):
+def test_a_second_driver_is_refused_while_the_first_lives(simulated_job, tmp_path, shared, monkeypatch, measured):
     slow = {"estimator": {"duration": {"seconds": 0.2}}, "budget": {"max_children": 90}}
     machine(monkeypatch, tmp_path / "one")
     config = simulated_job(name="shared", storage_path=shared, **slow)
@@ -141,10 +141,13 @@ def test_a_second_driver_is_refused_while_the_first_lives(simulated_job, tmp_pat
     record = job.load_run(run_directory(shared, "shared"))
     assert record.counts()["done"] == 90
     assert [session.ended for session in record.sessions()] == ["done"], "the first one ended as if alone"
+    measured("two drivers on one run", "the second refused, 90 children once")
 
 
 @pytest.mark.slow
-def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(simulated_job, tmp_path, shared, monkeypatch):
+def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(
+    simulated_job, tmp_path, shared, monkeypatch, measured
+):
     """It stood still for longer than its claim holds; meanwhile another machine has gone on."""
     slow = {"estimator": {"duration": {"seconds": 0.1}}, "budget": {"max_children": 90}}
     config = simulated_job(name="taken", storage_path=shared, **slow)
@@ -162,7 +165,9 @@ def test_a_driver_that_was_taken_for_dead_is_fenced_when_it_comes_back(simulated
     assert job.execute(config, local=True).ended == "done"
     copies = sorted(place.glob("manifest-*"))
     first.send_signal(signal.SIGCONT)
+    back = time.monotonic()
     output, _ = first.communicate(timeout=200)
+    measured("a driver taken for dead comes back", f"fenced, it ended after {time.monotonic() - back:.1f} s")
     assert first.returncode == 75, output
     assert "has taken this run over" in output
     assert sorted(place.glob("manifest-*")) == copies, "it has added nothing"
