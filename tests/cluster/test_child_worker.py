@@ -47,8 +47,9 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
 
     async def main():
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
+        started = time.monotonic()
         await worker.start()
-        seconds = []
+        start, seconds = time.monotonic() - started, []
         for number, cause in enumerate(faults.values()):
             started = time.monotonic()
             evaluation = await worker.evaluate(child(config, number))
@@ -57,11 +58,11 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
             assert healthy.status == "ok", healthy
             seconds.append(time.monotonic() - started)
         await worker.close()
-        return seconds
+        return start, max(seconds) - hang
 
     hang = 0.5 if "timeout" in faults else 0.0
-    seconds = max(asyncio.run(main())) - hang
-    assert seconds < 5
+    start, seconds = asyncio.run(main())
+    assert seconds < max(5, 2 * start), "the next process starts as fast as the first, whatever else the machine does"
     measured(f"child: {', '.join(faults.values())}", f"right cause, the slot's next child done after {seconds:.1f} s")
 
 

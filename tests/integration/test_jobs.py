@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -50,8 +51,34 @@ def free_ports(count):
     return ports
 
 
+def forward(port):
+    """A port that leads to `port`, as `kubectl port-forward` and `ssh -L` make one."""
+
+    def pump(source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def carry(one):
+        with one, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as other:
+            back = threading.Thread(target=pump, args=(other, one), daemon=True)
+            back.start()
+            pump(one, other)
+            back.join()
+
+    def serve():
+        while True:
+            threading.Thread(target=carry, args=(listener.accept()[0],), daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
+
+
 class Cluster:
-    """A head (and further nodes) on loopback in folders of their own; only its own processes are ended."""
+    """A head (and further nodes) on loopback in folders of their own, spoken to through a port-forward; only its own
+    processes are ended."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -61,7 +88,7 @@ class Cluster:
         (home / ".ray" / "auth_token").write_text(self.token)
         (home / ".ray" / "auth_token").chmod(0o600)
         self.gcs, self.dashboard, self.metrics, self.agent, self.client = free_ports(5)
-        self.url = f"http://127.0.0.1:{self.dashboard}"
+        self.url = f"http://127.0.0.1:{forward(self.dashboard)}"
         hidden = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in hidden},
