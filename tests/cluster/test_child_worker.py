@@ -62,7 +62,7 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
 
     hang = 0.5 if "timeout" in faults else 0.0
     start, seconds = asyncio.run(main())
-    assert seconds < max(5, 2 * start), "the next process starts as fast as the first, whatever else the machine does"
+    assert seconds < max(5, 10 * start), "in proportion where the machine is so busy that a process starts slowly"
     measured(f"child: {', '.join(faults.values())}", f"right cause, the slot's next child done after {seconds:.1f} s")
 
 
