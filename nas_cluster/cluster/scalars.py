@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,30 @@ __all__ = ["Scalars"]
 _FLUSH_SECONDS = 10.0
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports torch where it can: two seconds and 0.3 GB, of which scalars use nothing."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # "cannot be imported", says the import system
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class Scalars:
     """Written at once, in this thread: the library's own writer has a thread that dies of a full disk, after which
     adding a point blocks for ever."""
 
     def __init__(self, directory: Path) -> None:
-        # Imports torch, for seconds: not at the top, as shards import this too and need none of it, and not with the
-        # first point, when others wait for this thread.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
+        # Not at the top, as shards import this too and need none of it, and not with the first point, when others wait
+        # for this thread.
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.summary import scalar
 
         self._events_writer, self._event, self._scalar = EventsWriter, Event, scalar
         self._directory = directory

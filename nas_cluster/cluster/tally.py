@@ -31,7 +31,8 @@ class Tally:
         self._earlier_seconds = journal.active_seconds()
         counts = journal.counts()
         self._done, self._failed, self._cached = counts["done"], counts["failed"], counts["cached"]
-        self._done_before = self._done
+        self._first: tuple[float, int] | None = None
+        """When the first child of this session was done, and how many were then."""
         self._best: tuple[float, str] | None = None
         for best in journal.top(1):
             if best.reward is not None:
@@ -68,6 +69,7 @@ class Tally:
         """Count a committed child."""
         assert row.evaluation is not None and row.reward is not None
         self._done += 1
+        self._first = self._first or (self._clock.monotonic(), self._done)
         self._cached += row.cached_from is not None
         if row.cached_from is None:
             self._child_seconds += row.evaluation.seconds
@@ -103,10 +105,10 @@ class Tally:
     def progress(self, *, busy: int, slots: int, waiting: int) -> Progress:
         """How the run stands."""
         most = self._config.budget.max_children
-        here = self._done - self._done_before
         left = None
-        if most is not None and here > 0:
-            left = max(0, most - self._done) * self.session_seconds / here
+        if most is not None and self._first is not None and self._done > self._first[1]:
+            at, done = self._first  # what it took until then is spent: starting processes, importing, waiting for nodes
+            left = max(0, most - self._done) * (self._clock.monotonic() - at) / (self._done - done)
         times = self._update_times
         rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
         return Progress(
