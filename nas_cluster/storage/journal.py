@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 def is_live(directory: Path) -> bool:
     """Whether a process on this machine holds the run now."""
     try:
-        lock = os.open(directory / LOCK, os.O_RDWR)
+        lock = os.open(directory / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:

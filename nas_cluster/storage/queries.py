@@ -101,11 +101,9 @@ class Queries:
     def phase_state(self, phase: str) -> str:
         """The same for the sessions of one phase."""
         sessions = [session for session in self.sessions() if session.phase == phase]
-        return (
-            "not started"
-            if not sessions
-            else sessions[-1].ended or "its process was lost, or it runs on another machine"
-        )
+        if not sessions:
+            return "not started"
+        return sessions[-1].ended or "its process was lost, or it runs on another machine"
 
     def snapshots(self) -> list[SnapshotRow]:
         """All snapshots, newest first."""
