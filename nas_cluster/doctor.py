@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nas_cluster.bundle import JOB_FILE, pack, pack_package
-from nas_cluster.cluster.wiring import make_wiring, pool_shape
+from nas_cluster.cluster.session.backend import pool_shape
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import UserError
+from nas_cluster.job import make_backend
 
 __all__ = ["answer_line", "check_storage", "examine", "examine_through_jobs", "findings"]
 
@@ -27,9 +28,9 @@ _CLOCK_SECONDS = 1.0
 
 def examine(config: JobConfig | None) -> dict[str, Any]:
     """Plain data about the cluster at RAY_ADDRESS, or of this machine."""
-    wiring = make_wiring(local=False)
-    wiring.connect()
-    from nas_cluster.cluster.ray_probe import check_storage, probe
+    backend = make_backend(local=False)
+    backend.connect()
+    from nas_cluster.cluster.operations.probe import check_storage, probe
 
     try:
         nodes = [asdict(report) for report in probe()]
@@ -42,7 +43,7 @@ def examine(config: JobConfig | None) -> dict[str, Any]:
             wanted = topology.controller_replicas * topology.children_per_replica
             data["room"] = {"wanted": topology.slots or wanted, "resources": topology.resources.amounts}
             try:
-                shape = pool_shape(config, capacity=wiring.capacity(config), wanted=wanted)
+                shape = pool_shape(config, capacity=backend.capacity(config), wanted=wanted)
                 data["room"]["at_once"] = shape.workers * shape.slots_per_worker
             except UserError as error:
                 data["room"] |= {"at_once": 0, "reason": str(error)}
@@ -52,24 +53,24 @@ def examine(config: JobConfig | None) -> dict[str, Any]:
                 data["storage"] = {"path": config.storage_path, "reason": str(error)}
         return data
     finally:
-        asyncio.run(wiring.close())
+        asyncio.run(backend.close())
 
 
 def check_storage(config: JobConfig) -> str:
     """One line about storage that all nodes of the cluster share. Raises ConfigError when they do not."""
-    wiring = make_wiring(local=False)
-    wiring.connect()
-    from nas_cluster.cluster.ray_probe import check_storage as check
+    backend = make_backend(local=False)
+    backend.connect()
+    from nas_cluster.cluster.operations.probe import check_storage as check
 
     try:
         return f"storage_path: {check(config)}"
     finally:
-        asyncio.run(wiring.close())
+        asyncio.run(backend.close())
 
 
 def examine_through_jobs(config: JobConfig | None, address: str, include: Sequence[Path] = ()) -> dict[str, Any]:
     """The same of a cluster of which only the dashboard's port is reached: asked by a short job."""
-    from nas_cluster.cluster.ray_jobs import Jobs
+    from nas_cluster.cluster.operations.jobs import Jobs
 
     jobs = Jobs(address)
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,14 +9,17 @@ for child in record.top(5): ...
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
-from nas_cluster.cluster.stages import OnTraining, candidates_of, run_stages
-from nas_cluster.cluster.supervisor import Stop, Supervisor, stop_on_request
-from nas_cluster.cluster.wiring import Wiring, make_wiring
+from nas_cluster.cluster.session.after_search import OnTraining, candidates_of, run_stages
+from nas_cluster.cluster.session.backend import Backend
+from nas_cluster.cluster.session.in_process import InProcess
+from nas_cluster.cluster.session.stop import Stop, stop_on_request
+from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
@@ -34,7 +37,7 @@ from nas_cluster.storage.layout import (
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
-__all__ = ["ask_to_stop", "execute", "fetch", "load_run", "prepare", "resume", "resume_config", "run"]
+__all__ = ["ask_to_stop", "execute", "fetch", "load_run", "make_backend", "prepare", "resume", "resume_config", "run"]
 
 OnProgress = Callable[[Progress], None]
 
@@ -137,7 +140,19 @@ def execute(
     searched, finalized = _standing(config, directory)
     if searched is not None and finalized:
         return searched
-    return asyncio.run(_session(config, directory, searched, make_wiring(local), on_progress, on_training))
+    return asyncio.run(_session(config, directory, searched, make_backend(local), on_progress, on_training))
+
+
+def make_backend(local: bool) -> Backend:
+    """Ray actors, or with `local` everything in this process."""
+    if local:
+        return InProcess()
+    if not os.environ.get("RAY_ADDRESS"):
+        # Keeps a Ray of our own on loopback. Read when ray is imported, and despite its name on every system.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    from nas_cluster.cluster.on_ray.backend import RayBackend  # importing ray takes a second
+
+    return RayBackend()
 
 
 def prepare(config: JobConfig) -> Path:
@@ -188,29 +203,29 @@ async def _session(
     config: JobConfig,
     directory: Path,
     searched: Outcome | None,
-    wiring: Wiring,
+    backend: Backend,
     on_progress: OnProgress,
     on_training: OnTraining,
 ) -> Outcome:
-    wiring.connect()  # before the signal handlers: ray.init sets one of its own
+    backend.connect()  # before the signal handlers: ray.init sets one of its own
     try:
         with stop_on_request(directory) as stop:
-            outcome = searched or await Supervisor(config, directory, wiring, on_progress).run(stop)
+            outcome = searched or await Supervisor(config, directory, backend, on_progress).run(stop)
             if outcome.ended == "done" and config.stages:
-                return await _finalize(config, directory, outcome, wiring, stop, on_training)
+                return await _finalize(config, directory, outcome, backend, stop, on_training)
             return outcome
     finally:
-        await wiring.close()
+        await backend.close()
 
 
 async def _finalize(
-    config: JobConfig, directory: Path, searched: Outcome, wiring: Wiring, stop: Stop, on_training: OnTraining
+    config: JobConfig, directory: Path, searched: Outcome, backend: Backend, stop: Stop, on_training: OnTraining
 ) -> Outcome:
     """The stages after the search. What they train and test stands in the journal."""
     candidates = candidates_of(load_run(directory))
     try:
         await run_stages(
-            config, directory, config.stages, candidates, wiring, phase="finalize", stop=stop, on_training=on_training
+            config, directory, config.stages, candidates, backend, phase="finalize", stop=stop, on_training=on_training
         )
     except RunStopped as error:
         return Outcome(stop.ended if stop.reason else "failed", str(error), searched.progress)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_cluster.cluster.partition import Layout, shard_slices
+from nas_cluster.cluster.learners.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
 from nas_cluster.core.seeds import derive
 from nas_cluster.core.task import Task

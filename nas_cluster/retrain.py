@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from nas_cluster.architectures import choose
-from nas_cluster.cluster.stages import Candidate, OnTraining, StageResult, candidates_of, run_stages
-from nas_cluster.cluster.supervisor import stop_on_request
-from nas_cluster.cluster.wiring import Wiring, make_wiring
+from nas_cluster.cluster.session.after_search import Candidate, OnTraining, StageResult, candidates_of, run_stages
+from nas_cluster.cluster.session.backend import Backend
+from nas_cluster.cluster.session.stop import stop_on_request
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.config.loading import apply_overrides
 from nas_cluster.core.component import validated
 from nas_cluster.core.errors import RunError
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.job import make_backend
 from nas_cluster.storage.record import RunRecord
 
 __all__ = ["retrain"]
@@ -58,7 +59,7 @@ def retrain(
         raise RunError(f"{directory}: no child has been scored yet, nothing to retrain")
     if architectures:
         stages = [stage.model_copy(update={"top": len(candidates)}) for stage in stages]
-    return asyncio.run(_run(config, directory, stages, candidates, make_wiring(local), on_training))
+    return asyncio.run(_run(config, directory, stages, candidates, make_backend(local), on_training))
 
 
 def _stages(top: int, seeds: int, scale: dict[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Stage]:
@@ -84,14 +85,14 @@ async def _run(
     directory: Path,
     stages: Sequence[Stage],
     candidates: Sequence[Candidate],
-    wiring: Wiring,
+    backend: Backend,
     on_training: OnTraining,
 ) -> list[StageResult]:
-    wiring.connect()
+    backend.connect()
     try:
         with stop_on_request(directory) as stop:
             return await run_stages(
-                config, directory, stages, candidates, wiring, phase="retrain", stop=stop, on_training=on_training
+                config, directory, stages, candidates, backend, phase="retrain", stop=stop, on_training=on_training
             )
     finally:
-        await wiring.close()
+        await backend.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas_cluster.bundle import JOB_FILE, pack
-from nas_cluster.cluster.ray_jobs import Job, Jobs
+from nas_cluster.cluster.operations.jobs import Job, Jobs
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import ConfigError, RunError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
 
 from nas_cluster.cli.places import HERE
-from nas_cluster.cluster.fault_injector import FAULTS, ChaosReport, Injected, check_faults, inject
-from nas_cluster.cluster.wiring import make_targets
+from nas_cluster.cluster.operations.chaos import FAULTS, ChaosReport, Injected, Targets, check_faults, inject
 from nas_cluster.core.errors import ConfigError
 
 __all__ = ["chaos"]
@@ -36,7 +36,7 @@ def chaos(run_dir: Path, seed: int, minutes: float, every: float, faults: str, a
         raise ConfigError(f"--faults: name at least one of {', '.join(FAULTS)}")
     if not os.environ.get("RAY_ADDRESS"):
         raise ConfigError("RAY_ADDRESS: is not set; say which cluster the run is on (auto: the one on this machine)")
-    with make_targets(run_dir) as targets:
+    with _targets_of(run_dir) as targets:
         report = inject(
             run_dir,
             targets,
@@ -47,6 +47,12 @@ def chaos(run_dir: Path, seed: int, minutes: float, every: float, faults: str, a
             on_fault=(lambda injected: None) if as_json else lambda injected: click.echo(_line(injected)),
         )
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else _summary(report))
+
+
+def _targets_of(run_dir: Path) -> AbstractContextManager[Targets]:
+    from nas_cluster.cluster.operations.targets import RayTargets  # importing ray takes a second
+
+    return RayTargets(run_dir)
 
 
 def _line(injected: Injected) -> str:

@@ -31,7 +31,7 @@ from nas_cluster.doctor import answer_line, examine, examine_through_jobs, findi
 from nas_cluster.storage.layout import JOURNAL, LOGS
 
 if TYPE_CHECKING:
-    from nas_cluster.cluster.ray_jobs import Job, Jobs
+    from nas_cluster.cluster.operations.jobs import Job, Jobs
     from nas_cluster.storage.record import RunRecord
 
 __all__ = ["ADDRESS", "FOLLOW", "doctor", "jobs_of", "list_runs", "logs", "status", "stop", "submit", "watch_start"]
@@ -50,7 +50,7 @@ def jobs_of(run: str, address: str | None) -> Jobs | None:
     """The cluster on which `run` is a job's name; None when it is a folder here."""
     if address is None and (not _address_in_environment() or (Path(run) / JOURNAL).exists()):
         return None
-    from nas_cluster.cluster.ray_jobs import Jobs  # importing ray takes a second
+    from nas_cluster.cluster.operations.jobs import Jobs  # importing ray takes a second
 
     return Jobs(address)
 
@@ -79,7 +79,7 @@ def submit(
     The job carries this package, the config, your own modules and what the config names by a relative path.
     """
     loaded = JobConfig.load(config, overrides)
-    from nas_cluster.cluster.ray_jobs import Jobs
+    from nas_cluster.cluster.operations.jobs import Jobs
     from nas_cluster.submit import submit as submit_job
 
     jobs = Jobs(address)
@@ -115,7 +115,7 @@ def watch_start(jobs: Jobs, started: Job, follow: bool) -> None:
 def list_runs(storage: Path | None, address: str | None, as_json: bool) -> None:
     """The runs in the folder STORAGE (runs), or those submitted to the cluster at --address or RAY_ADDRESS."""
     if storage is None and (address or _address_in_environment()):
-        from nas_cluster.cluster.ray_jobs import Jobs
+        from nas_cluster.cluster.operations.jobs import Jobs
 
         found = Jobs(address).newest()
         click.echo(json.dumps([job_json(one) for one in found], indent=2) if as_json else jobs_text(found), nl=as_json)

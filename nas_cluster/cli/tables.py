@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_cluster.cli.progress import duration
-from nas_cluster.cluster.stages import StageResult
+from nas_cluster.cluster.session.after_search import StageResult
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.spaces import SearchSpace
@@ -16,7 +16,7 @@ from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import ChildRow, TrainingRow
 
 if TYPE_CHECKING:
-    from nas_cluster.cluster.ray_jobs import Job
+    from nas_cluster.cluster.operations.jobs import Job
 
 __all__ = [
     "fields_text",

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from measure import machine, summary
 
-from nas_cluster.cluster.child_worker import ChildWorker
+from nas_cluster.cluster.children.worker import ChildWorker
 from nas_cluster.config import JobConfig
 from nas_cluster.core.evaluation import Child, ChildId
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from nas_cluster import job
 from nas_cluster.cli import commands
-from nas_cluster.cluster.fault_injector import ChaosReport, Injected
+from nas_cluster.cluster.operations.chaos import ChaosReport, Injected
 from nas_cluster.core.errors import ConfigError, RunError
 
 module = importlib.import_module("nas_cluster.cli.chaos")  # the package has the command of that name
@@ -43,7 +43,7 @@ def chaos(monkeypatch):
         return REPORT
 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(module, "make_targets", Nothing)
+    monkeypatch.setattr(module, "_targets_of", Nothing)
     monkeypatch.setattr(module, "inject", inject)
     return lambda *words: (CliRunner().invoke(commands, ["chaos", "runs/x", *words], catch_exceptions=False), asked)
 

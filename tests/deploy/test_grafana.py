@@ -5,7 +5,7 @@ import re
 
 from deploy_files import DEPLOY
 
-from nas_cluster.cluster.ray_metrics import METRICS
+from nas_cluster.cluster.on_ray.metrics import METRICS
 
 DASHBOARD = json.loads((DEPLOY / "grafana" / "nas_cluster.json").read_text())
 

@@ -112,7 +112,7 @@ def test_a_job_goes_on_on_a_cluster_with_one_node_more(can_simulate_hosts, simul
         follower, log = user.start("logs", "job", "-f")
         wait_for(lambda: children_done(log) >= 12, "12 children in the log")
         under_way = time.monotonic() - started
-        assert cluster.running(first, "child_process")
+        assert cluster.running(first, "cluster.children.main")
         wait_for(lambda: ("entropy",) in gauges(cluster.head), "metrics")
         seen = gauges(cluster.head)
         assert seen["children", "state=done"] > 0
@@ -142,7 +142,8 @@ def test_a_job_goes_on_on_a_cluster_with_one_node_more(can_simulate_hosts, simul
         in_all = before["planned"] + 30  # those that were in flight are trained again
         follower, log = user.start("resume", "job", "topology.slots=4", f"budget.max_children={in_all}", "--follow")
         wait_for(
-            lambda: cluster.running(second, "child_process") or follower.poll() is not None, "child on the new node"
+            lambda: cluster.running(second, "cluster.children.main") or follower.poll() is not None,
+            "child on the new node",
         )
         assert follower.wait(PATIENCE) == 0, log.read_text()
         assert "is shared by 3 node(s)" in log.read_text()

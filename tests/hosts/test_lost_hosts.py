@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from nas_cluster.cluster.fault_injector import audit
-from nas_cluster.cluster.lease import LEASE_SECONDS
+from nas_cluster.cluster.operations.chaos import audit
+from nas_cluster.cluster.session.lease import LEASE_SECONDS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -62,7 +62,7 @@ def test_a_link_that_is_cut_silently(cluster, searching, measured):
     cluster.network.cut(place)
     noticed = notice(search)
     cut_at = time.monotonic() - noticed
-    search.wait(lambda: not cluster.running(host, "child_process"), 120, "end of the orphans")
+    search.wait(lambda: not cluster.running(host, "cluster.children.main"), 120, "end of the orphans")
     orphans = time.monotonic() - cut_at
     search.wait_done(before + 12, 240)
     cluster.network.mend(place)
@@ -113,7 +113,7 @@ def test_loss_in_one_direction(cluster, searching, measured, direction):
     cluster.network.lose(place, **{"from_host": 0.0, "to_host": 0.0, direction: 1.0})
     noticed = notice(search)
     cut_at = time.monotonic() - noticed
-    search.wait(lambda: not cluster.running(host, "child_process"), 120, "end of the orphans")
+    search.wait(lambda: not cluster.running(host, "cluster.children.main"), 120, "end of the orphans")
     orphans = time.monotonic() - cut_at
     cluster.network.mend(place)
     account = end(search)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from searches import trace
 
 from nas_cluster import job
-from nas_cluster.cluster.fault_injector import audit
+from nas_cluster.cluster.operations.chaos import audit
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.storage.layout import JOURNAL
-
-from test_search_in_process import trace  # isort: skip
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -171,6 +170,6 @@ def resident_mb(pid):
 
 def coordinator_of(directory):
     """The process id of a run's coordinator; this test session is connected to the same cluster."""
-    from nas_cluster.cluster.ray_targets import RayTargets
+    from nas_cluster.cluster.operations.targets import RayTargets
 
     return RayTargets(directory).where("coordinator-0")[1]

@@ -9,16 +9,16 @@ import sys
 import time
 
 import pytest
+from searches import LEARNERS, trace, with_topology
 
 from nas_cluster import job
-from nas_cluster.cluster.ray_wiring import RayWiring
-from nas_cluster.cluster.supervisor import Stop, Supervisor
+from nas_cluster.cluster.on_ray.backend import RayBackend
+from nas_cluster.cluster.session.stop import Stop
+from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.config.loading import write_yaml
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.retrain import retrain
 from nas_cluster.storage.layout import JOURNAL
-
-from test_search_in_process import LEARNERS, trace, with_topology  # isort: skip
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -82,28 +82,28 @@ def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simu
     slow = {"estimator": {"duration": {"seconds": 0.05}}, "budget": {"max_children": 120}}
     config = simulated_job(name="broken", **slow)
     directory = job.prepare(config)
-    wiring = RayWiring()
-    wiring.connect()
+    backend = RayBackend()
+    backend.connect()
 
     async def scenario():
-        supervisor = Supervisor(config, directory, wiring)
+        supervisor = Supervisor(config, directory, backend)
         run = asyncio.create_task(supervisor.run(Stop()))
         for victim in (0, 2, 3):  # a shard, then replicas
             while supervisor.state.value != "running":
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.7)
-            before = [learner.host for learner in wiring._learners]
+            before = [learner.host for learner in backend._learners]
             ray.kill(before[victim])
             while supervisor.state.value == "running" and not run.done():
                 await asyncio.sleep(0.02)
             while supervisor.state.value != "running" and not run.done():
                 await asyncio.sleep(0.02)
-            new = [learner.host not in before for learner in wiring._learners]
+            new = [learner.host not in before for learner in backend._learners]
             assert new == [part == victim for part in range(4)], "the others' processes are used again"
         return await run
 
     outcome = asyncio.run(scenario())
-    asyncio.run(wiring.close())
+    asyncio.run(backend.close())
     assert outcome.ended == "done"
     broken = record_of(config)
     assert sum(event.kind == "part_lost" for event in broken.events()) == 3
@@ -119,21 +119,21 @@ def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simu
     slow = {"estimator": {"duration": {"seconds": 0.05}}, "budget": {"max_children": 90}}
     config = simulated_job(name="broken", **slow)
     directory = job.prepare(config)
-    wiring = RayWiring()
-    wiring.connect()
+    backend = RayBackend()
+    backend.connect()
 
     async def scenario():
-        supervisor = Supervisor(config, directory, wiring)
+        supervisor = Supervisor(config, directory, backend)
         run = asyncio.create_task(supervisor.run(Stop()))
         while supervisor.state.value != "running":
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        ray.kill(wiring._hosts[0])
+        ray.kill(backend._hosts[0])
         with pytest.raises(RunStopped, match="the coordinator was lost"):
             await run
 
     asyncio.run(scenario())
-    asyncio.run(wiring.close())
+    asyncio.run(backend.close())
     assert 0 < record_of(config).counts()["done"] < 90
     assert job.execute(config, local=True).ended == "done"
     whole = simulated_job(name="whole", **slow)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nas_cluster.cluster.partition import Layout
+from nas_cluster.cluster.learners.partition import Layout
 from nas_cluster.core.component import build_component
 from nas_cluster.core.decisions import DecisionSpec
 from nas_cluster.core.errors import ConfigError, InvalidArchitecture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from searches import trace
 
 from nas_cluster import job
 from nas_cluster.cli import main
@@ -20,8 +21,6 @@ from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.storage import claim
 from nas_cluster.storage.layout import run_directory
 from nas_cluster.storage.mirror import Mirror
-
-from test_search_in_process import trace  # isort: skip
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from nas_cluster.cluster.partition import Layout
+from nas_cluster.cluster.learners.partition import Layout
 from nas_cluster.core.seeds import derive, stream
 from nas_cluster.estimators.simulated import agreement
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nas_cluster.cluster.partition import Layout
+from nas_cluster.cluster.learners.partition import Layout
 from nas_cluster.strategies._policy_gradient import Minibatch
 from nas_cluster.strategies.ppo import PPO
 from nas_cluster.strategies.reinforce import Reinforce

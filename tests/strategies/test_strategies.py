@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_cluster.cluster.partition import Layout
+from nas_cluster.cluster.learners.partition import Layout
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.strategies import Strategy
 from nas_cluster.strategies._adam import Adam

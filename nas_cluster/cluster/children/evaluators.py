@@ -1,0 +1,93 @@
+"""A job's estimator as one process holds it, and what becomes of whatever it raises or returns."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from nas_cluster.config import JobConfig
+from nas_cluster.core.component import build_component
+from nas_cluster.core.errors import ChildError, Diverged
+from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.phases import PhaseOrder
+from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
+
+__all__ = ["Evaluators", "checked", "evaluate_safely", "failure_of", "train_phase_safely"]
+
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""How torch says it on a CPU, in a RuntimeError."""
+
+
+class Evaluators:
+    """The job's estimator, open and warm in this process; another one while children bring settings of their own."""
+
+    def __init__(self, config: JobConfig, *, device: str, test: bool) -> None:
+        self._estimator = config.estimator
+        self._context = WorkerContext(
+            space=config.space,
+            dataset=config.dataset,
+            seed=config.seed,
+            device=device,
+            max_parameters=config.failures.max_parameters,
+            test=test,
+        )
+        self._settings: dict[str, Any] | None = None
+        self._open: Any = self._estimator.open(self._context)
+
+    def of(self, child: Child) -> Any:
+        """The evaluator for this child. Only one is kept open: two would hold two copies of the dataset."""
+        if child.estimator != self._settings:
+            self._open = None
+            estimator = self._estimator
+            if child.estimator is not None:
+                estimator = build_component(Estimator, child.estimator, where="estimator")  # type: ignore[type-abstract]
+            self._settings, self._open = child.estimator, estimator.open(self._context)
+        return self._open
+
+    def shared(self) -> SharedEvaluator:
+        """The evaluator of the job itself, which holds what its children share."""
+        assert self._settings is None
+        evaluator: SharedEvaluator = self._open
+        return evaluator
+
+
+def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:
+    """Score one child in this process; whatever it raises becomes a failed evaluation with its cause."""
+    started = time.monotonic()
+    try:
+        return checked(evaluators.of(child).evaluate(child))
+    except (SystemExit, Exception) as error:
+        return failure_of(error, time.monotonic() - started)
+
+
+def train_phase_safely(evaluators: Evaluators, order: PhaseOrder) -> dict[str, Any]:
+    """Train a phase in this process; its result as plain data, or `error` and whether the loss `diverged`."""
+    try:
+        return evaluators.shared().train_phase(order).to_json()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"[:2000], "diverged": isinstance(error, Diverged)}
+
+
+def checked(evaluation: Any) -> Evaluation:
+    """The estimator's answer, or why it cannot be recorded."""
+    if not isinstance(evaluation, Evaluation):
+        return Evaluation.failure("bad_result", f"the estimator returned {type(evaluation).__name__}")
+    if evaluation.status == "ok" and (evaluation.metric is None or not math.isfinite(evaluation.metric)):
+        return Evaluation.failure("diverged", f"the metric is {evaluation.metric}", evaluation.seconds)
+    try:
+        json.dumps(evaluation.to_json(), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return Evaluation.failure("bad_result", f"not plain data: {error}", evaluation.seconds)
+    return evaluation
+
+
+def failure_of(error: BaseException, seconds: float) -> Evaluation:
+    """What a child has come to that raised this."""
+    if isinstance(error, SystemExit):
+        return Evaluation.failure("exit", f"the child called sys.exit({error.code})", seconds)
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in message:
+        return Evaluation.failure("out_of_memory", message, seconds)
+    return Evaluation.failure(error.cause if isinstance(error, ChildError) else "exception", message, seconds)

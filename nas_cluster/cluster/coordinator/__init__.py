@@ -1,0 +1,1 @@
+"""The single writer of a run: what is admitted, planned, committed, snapshotted, and what that comes to."""
