@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
-from nas_cluster.cluster.session.after_search import OnTraining, candidates_of, run_stages
+from nas_cluster.cluster.session.after_search import OnTraining, run_stages
 from nas_cluster.cluster.session.backend import Backend
 from nas_cluster.cluster.session.in_process import InProcess
+from nas_cluster.cluster.session.stages import finalists_of
 from nas_cluster.cluster.session.stop import Stop, stop_on_request
 from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.config import JobConfig
@@ -183,7 +184,7 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
     """(the outcome of a search whose budget is used already, whether nothing is left to do after it either)."""
     record = load_run(directory)
     changed = {key.partition(".")[0] for key in config.difference(JobConfig.from_dict(record.config))}
-    if record.phase_state("search") != "done" or changed - _AFTER_SEARCH:
+    if record.state_of("search") != "done" or changed - _AFTER_SEARCH:
         return None, False
     counts, best = record.counts(), record.top(1)
     progress = Progress(
@@ -195,7 +196,7 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
         best_child=str(best[0].child.child_id) if best else None,
         active_seconds=record.active_seconds(),
     )
-    finalized = not config.stages or (not changed and record.phase_state("finalize") == "done")
+    finalized = not config.stages or (not changed and record.state_of("finalize") == "done")
     return Outcome("done", "the budget was used before", progress), finalized
 
 
@@ -222,10 +223,10 @@ async def _finalize(
     config: JobConfig, directory: Path, searched: Outcome, backend: Backend, stop: Stop, on_training: OnTraining
 ) -> Outcome:
     """The stages after the search. What they train and test stands in the journal."""
-    candidates = candidates_of(load_run(directory))
+    candidates = finalists_of(load_run(directory))
     try:
         await run_stages(
-            config, directory, config.stages, candidates, backend, phase="finalize", stop=stop, on_training=on_training
+            config, directory, config.stages, candidates, backend, kind="finalize", stop=stop, on_training=on_training
         )
     except RunStopped as error:
         return Outcome(stop.ended if stop.reason else "failed", str(error), searched.progress)

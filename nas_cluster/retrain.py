@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nas_cluster.architectures import choose
-from nas_cluster.cluster.session.after_search import Candidate, OnTraining, StageResult, candidates_of, run_stages
+from nas_cluster.cluster.session.after_search import OnTraining, run_stages
 from nas_cluster.cluster.session.backend import Backend
+from nas_cluster.cluster.session.stages import Finalist, StageResult, finalists_of
 from nas_cluster.cluster.session.stop import stop_on_request
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.config.loading import apply_overrides
@@ -54,7 +55,7 @@ def retrain(
     stages = _stages(top, seeds, apply_overrides({}, scale).get("scale", {}), grid or {})
     for stage in stages:
         config.check_stage(stage)
-    candidates = [_named(config, text) for text in architectures] or candidates_of(record)
+    candidates = [_named(config, text) for text in architectures] or finalists_of(record)
     if not candidates:
         raise RunError(f"{directory}: no child has been scored yet, nothing to retrain")
     if architectures:
@@ -70,21 +71,21 @@ def _stages(top: int, seeds: int, scale: dict[str, Any], grid: Mapping[str, Sequ
     return stages
 
 
-def _named(config: JobConfig, text: str) -> Candidate:
+def _named(config: JobConfig, text: str) -> Finalist:
     """An architecture that need not be of this run, as a child to train."""
     chosen = choose(text, space=config.space)
     if chosen.space.kind != config.space.kind:
         raise RunError(f"architecture {text!r}: is of space {chosen.space.kind!r}, the run's is {config.space.kind!r}")
     key = config.space.key(chosen.architecture)
     child = Child(ChildId(0, 0, 0), chosen.stage, (), chosen.architecture.to_json(), key, seed=0)
-    return Candidate(chosen.source, child)
+    return Finalist(chosen.source, child)
 
 
 async def _run(
     config: JobConfig,
     directory: Path,
     stages: Sequence[Stage],
-    candidates: Sequence[Candidate],
+    candidates: Sequence[Finalist],
     backend: Backend,
     on_training: OnTraining,
 ) -> list[StageResult]:
@@ -92,7 +93,7 @@ async def _run(
     try:
         with stop_on_request(directory) as stop:
             return await run_stages(
-                config, directory, stages, candidates, backend, phase="retrain", stop=stop, on_training=on_training
+                config, directory, stages, candidates, backend, kind="retrain", stop=stop, on_training=on_training
             )
     finally:
         await backend.close()

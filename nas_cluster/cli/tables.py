@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_cluster.cli.progress import duration
-from nas_cluster.cluster.session.after_search import StageResult
+from nas_cluster.cluster.session.stages import StageResult
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.spaces import SearchSpace
@@ -196,7 +196,7 @@ def stage_text(result: StageResult) -> str:
         parameters = next((row.evaluation.parameters for row in one.rows if row.evaluation), None)
         size = "-" if parameters is None else f"{parameters:,}"
         rows.append(
-            [str(rank), mean_and_spread(metrics), mean_and_spread(one.tested), size, one.candidate.source, point]
+            [str(rank), mean_and_spread(metrics), mean_and_spread(one.tested), size, one.finalist.source, point]
         )
     head = ["rank", "validation", "test", "parameters", "architecture", "settings"]
     return f"{result.stage.name}\n" + _table(head, rows, left=2)

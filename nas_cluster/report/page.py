@@ -261,8 +261,8 @@ def _events(record: RunRecord) -> list[dict[str, str]]:
     sessions = [
         {
             "time": _clock(s.started_at),
-            "kind": f"session {s.epoch}",
-            "detail": f"on {s.host}; {s.ended or 'lost or running'}",
+            "kind": f"session {s.term}",
+            "detail": f"on {s.machine}; {s.ended or 'lost or running'}",
         }
         for s in record.sessions()
     ]

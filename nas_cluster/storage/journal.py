@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from nas_cluster.core.errors import Fenced, RunError, RunStopped
-from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.core.phases import PhaseResult
 from nas_cluster.storage.layout import JOURNAL, LOCK
 from nas_cluster.storage.packing import packed
 from nas_cluster.storage.queries import Queries
-from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SnapshotRow, TrainingRow
+from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionKind, SnapshotRow, TrainingRow
 
 __all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "StorageFull", "connect", "is_live"]
 
@@ -55,17 +54,17 @@ class StorageFull(StorageFailed):
 class Journal(Queries):
     """The single writer. Writes commit by themselves, or together inside `transaction()`."""
 
-    def __init__(self, directory: Path, lock: int, phase: str) -> None:
+    def __init__(self, directory: Path, lock: int, kind: SessionKind) -> None:
         self._lock = lock
         self._depth = 0
         self._db = connect(directory, writable=True)
         try:
             with self._write():
-                self.epoch = self._one("SELECT epoch FROM run") + 1
-                self._db.execute("UPDATE run SET epoch = ?", (self.epoch,))
+                self.term = self._one("SELECT epoch FROM run") + 1
+                self._db.execute("UPDATE run SET epoch = ?", (self.term,))
                 self._db.execute(
                     "INSERT INTO sessions (epoch, phase, host, pid, started_at) VALUES (?, ?, ?, ?, ?)",
-                    (self.epoch, phase, socket.gethostname(), os.getpid(), time.time()),
+                    (self.term, kind, socket.gethostname(), os.getpid(), time.time()),
                 )
         except StorageFailed as error:
             raise RunError(f"{directory}: {error}") from error
@@ -92,10 +91,8 @@ class Journal(Queries):
             temporary.unlink()
 
     @classmethod
-    def open(cls, directory: Path, *, phase: str = "search", wait_seconds: float = 3.0) -> Self:
-        """Take the run over: a new session with a new epoch, which fences any older writer.
-
-        phase: search, finalize or retrain.
+    def open(cls, directory: Path, *, kind: SessionKind = "search", wait_seconds: float = 3.0) -> Self:
+        """Take the run over: a new session with a new term, which fences any older writer.
 
         Raises RunError when another live process holds the run or the journal cannot be read. Waits a little for the
         lock, as a killed writer's parts may need a moment to die.
@@ -117,7 +114,7 @@ class Journal(Queries):
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         try:
-            return cls(directory, lock, phase)
+            return cls(directory, lock, kind)
         except RunError:
             os.close(lock)
             raise
@@ -129,7 +126,7 @@ class Journal(Queries):
         try:
             if ended is not None:
                 with self.transaction():
-                    self._db.execute("UPDATE sessions SET ended = ? WHERE epoch = ?", (ended, self.epoch))
+                    self._db.execute("UPDATE sessions SET ended = ? WHERE epoch = ?", (ended, self.term))
         finally:
             self._db.close()
             os.close(self._lock)
@@ -151,7 +148,7 @@ class Journal(Queries):
             yield
             return
         with self._write():
-            if self._one("SELECT epoch FROM run") != self.epoch:
+            if self._one("SELECT epoch FROM run") != self.term:
                 raise Fenced("another process has taken this run over")
             yield
 
@@ -212,28 +209,18 @@ class Journal(Queries):
                 ],
             )
 
-    def done(
-        self,
-        child_id: str,
-        evaluation: Evaluation,
-        reward: float,
-        *,
-        started_at: float | None,
-        finished_at: float,
-        worker: str | None,
-        attempts: int,
-        cached_from: str | None = None,
-    ) -> bool:
+    def done(self, row: ChildRow) -> bool:
         """Commit a child's result. The first one wins; a later one is recorded as an event and returns False."""
-        e = evaluation
+        child_id, e = str(row.child.child_id), row.evaluation
+        assert e is not None and row.reward is not None and row.finished_at is not None
         with self.transaction():
             changed = self._db.execute(
                 "UPDATE children SET status = ?, cause = ?, message = ?, metric = ?, reward = ?, parameters = ?,"
                 " seconds = ?, details = ?, started_at = ?, finished_at = ?, worker = ?, attempts = ?,"
                 " cached_from = ?, epoch = ? WHERE child_id = ? AND status IS NULL",
                 (
-                    *(e.status, e.cause, e.message, e.metric, reward, e.parameters, e.seconds, _json(e.details)),
-                    *(started_at, finished_at, worker, attempts, cached_from, self.epoch, child_id),
+                    *(e.status, e.cause, e.message, e.metric, row.reward, e.parameters, e.seconds, _json(e.details)),
+                    *(row.started_at, row.finished_at, row.worker, row.attempts, row.cached_from, self.term, child_id),
                 ),
             ).rowcount
             if not changed:
@@ -284,7 +271,7 @@ class Journal(Queries):
     def heartbeat(self, active_seconds: float) -> None:
         """How long this session has run: what the time budget charges."""
         with self.transaction():
-            self._db.execute("UPDATE sessions SET active_seconds = ? WHERE epoch = ?", (active_seconds, self.epoch))
+            self._db.execute("UPDATE sessions SET active_seconds = ? WHERE epoch = ?", (active_seconds, self.term))
 
     def add_snapshot(self, row: SnapshotRow) -> None:
         """A snapshot file is complete on disk."""

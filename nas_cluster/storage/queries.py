@@ -9,7 +9,16 @@ from typing import Any
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.core.phases import PhaseResult
 from nas_cluster.storage.packing import unpacked
-from nas_cluster.storage.rows import BatchRow, ChildRow, EventRow, PhaseRow, SessionRow, SnapshotRow, TrainingRow
+from nas_cluster.storage.rows import (
+    BatchRow,
+    ChildRow,
+    EventRow,
+    PhaseRow,
+    SessionKind,
+    SessionRow,
+    SnapshotRow,
+    TrainingRow,
+)
 
 __all__ = ["Queries"]
 
@@ -48,6 +57,22 @@ class Queries:
             'SELECT * FROM children WHERE replica = ? AND "update" = ? ORDER BY "index"', (replica, update)
         )
         return [_child(row) for row in found]
+
+    def done_since(self, moment: float) -> list[ChildRow]:
+        """Children that were done after `moment` (seconds since 1970), in that order."""
+        found = self._db.execute("SELECT * FROM children WHERE finished_at > ? ORDER BY finished_at, number", (moment,))
+        return [_child(row) for row in found]
+
+    def applied_since(self, moment: float) -> list[BatchRow]:
+        """Minibatches whose last gradient was applied after `moment`, in that order."""
+        found = self._db.execute("SELECT * FROM batches WHERE applied_at > ? ORDER BY applied_at, replica", (moment,))
+        return [_batch(row) for row in found]
+
+    def standing_at(self, moment: float) -> tuple[float | None, int]:
+        """(best reward, minibatches applied) at that time."""
+        best = "SELECT max(reward) FROM children WHERE status = 'ok' AND finished_at <= ?"
+        applied = "SELECT count(*) FROM batches WHERE applied_at <= ?"
+        return tuple(self._db.execute(query, (moment,)).fetchone()[0] for query in (best, applied))
 
     def child(self, child_id: str) -> ChildRow | None:
         """One child."""
@@ -88,19 +113,19 @@ class Queries:
 
     def sessions(self) -> list[SessionRow]:
         """One row per process lifetime, oldest first."""
-        return [SessionRow(**dict(row)) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
+        return [_session(row) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
 
     def state(self) -> str:
         """How the last session ended, or that it did not; done when the search and the stages after it are."""
-        search = self.phase_state("search")
-        return search if search != "done" or not self._has_stages() else self.phase_state("finalize")
+        search = self.state_of("search")
+        return search if search != "done" or not self._has_stages() else self.state_of("finalize")
 
     def _has_stages(self) -> bool:
         return bool(self.config.get("finalize") or self.config.get("correlate"))
 
-    def phase_state(self, phase: str) -> str:
-        """The same for the sessions of one phase."""
-        sessions = [session for session in self.sessions() if session.phase == phase]
+    def state_of(self, kind: SessionKind) -> str:
+        """The same for the sessions of one kind."""
+        sessions = [session for session in self.sessions() if session.kind == kind]
         if not sessions:
             return "not started"
         return sessions[-1].ended or "its process was lost, or it runs on another machine"
@@ -158,6 +183,12 @@ class Queries:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
+
+
+def _session(row: sqlite3.Row) -> SessionRow:
+    """In the table a session's kind is called phase, and its term epoch: version 1 of the journal said so."""
+    data = dict(row)
+    return SessionRow(term=data.pop("epoch"), kind=data.pop("phase"), machine=data.pop("host"), **data)
 
 
 def _phase(row: sqlite3.Row) -> PhaseRow:

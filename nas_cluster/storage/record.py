@@ -20,6 +20,10 @@ class RunRecord(Queries):
         self.directory = directory
         self._db = connect(directory, writable=False)
 
+    def close(self) -> None:
+        """Let go of the journal; nothing is read any more."""
+        self._db.close()
+
     @property
     def live(self) -> bool:
         """Whether a process of this machine holds the run now."""

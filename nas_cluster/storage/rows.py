@@ -10,7 +10,20 @@ from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.phases import PhaseResult, SharedState
 
-__all__ = ["Arm", "BatchRow", "ChildRow", "EventRow", "PhaseRow", "SessionRow", "SnapshotRow", "TrainingRow"]
+__all__ = [
+    "Arm",
+    "BatchRow",
+    "ChildRow",
+    "EventRow",
+    "PhaseRow",
+    "SessionKind",
+    "SessionRow",
+    "SnapshotRow",
+    "TrainingRow",
+]
+
+SessionKind = Literal["search", "finalize", "retrain"]
+"""What a session does: the search, the stages that its config says, or the training that a reader asked for."""
 
 Arm = Literal["search", "control"]
 """Who chose a child: the strategy, or chance for comparison (a control, from which nothing is learned)."""
@@ -86,10 +99,10 @@ class EventRow:
 class SessionRow:
     """One process lifetime of the run. `active_seconds` is what the time budget charges: downtime is free."""
 
-    epoch: int
-    phase: str
-    """search | finalize | retrain"""
-    host: str
+    term: int
+    """Of all sessions of a run the newest has the largest; every commit checks that it is still the writer's."""
+    kind: SessionKind
+    machine: str
     pid: int
     started_at: float
     active_seconds: float

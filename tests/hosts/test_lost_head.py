@@ -40,7 +40,7 @@ def test_the_head_is_lost(can_simulate_hosts, simulated_job, tmp_path, measured)
     Mirror(config.storage_path, config.name).pull(tmp_path / "result")
     record = job.load_run(tmp_path / "result")
     numbers = sorted(row.child.number for row in record.children() if row.done)
-    before = [row.epoch for row in record.sessions()]
+    before = [row.term for row in record.sessions()]
     account = f"{len(numbers)} of 90 children once, {len(before)} sessions"
     measured("head lost", f"2 nodes instead of 3, {account}, done {seconds:.0f} s later, the cluster's start included")
     assert numbers == list(range(90))

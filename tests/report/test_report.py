@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -153,15 +154,8 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
             for row in rows:
                 n = row.child.number
                 score = Evaluation(metric=float(rng.random()), seconds=1.0)
-                journal.done(
-                    str(row.child.child_id),
-                    score,
-                    score.metric,
-                    started_at=n,
-                    finished_at=n + 5.0,
-                    worker="w",
-                    attempts=1,
-                )
+                times = {"started_at": float(n), "finished_at": n + 5.0}
+                journal.done(replace(row, evaluation=score, reward=score.metric, worker="w", attempts=1, **times))
             journal.applied(0, update, applied_at=update, staleness=1, outcome="applied", scalars=scalars)
     started = time.perf_counter()
     html, _ = page_of(directory)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,9 @@ def batch(update, replica=0, size=8, key=None):
 
 
 def finish(journal, child_row, metric=0.5):
-    return journal.done(
-        str(child_row.child.child_id),
-        Evaluation(metric=metric, seconds=1.0, parameters=7),
-        metric,
-        started_at=2.0,
-        finished_at=3.0,
-        worker="w",
-        attempts=1,
-    )
+    evaluation = Evaluation(metric=metric, seconds=1.0, parameters=7)
+    times = {"started_at": 2.0, "finished_at": 3.0}
+    return journal.done(replace(child_row, evaluation=evaluation, reward=metric, worker="w", attempts=1, **times))
 
 
 @pytest.fixture
@@ -150,7 +145,7 @@ def test_a_newer_session_fences_the_older_one(run, monkeypatch):
         older.plan(*batch(0))
     newer.plan(*batch(0))
     assert newer.counts()["planned"] == 8
-    assert (older.epoch, newer.epoch) == (1, 2)
+    assert (older.term, newer.term) == (1, 2)
 
 
 def test_a_run_in_use_names_its_user(run):
@@ -199,9 +194,8 @@ def test_top_and_cache_queries(run):
         for update, cause in ((4, "killed"), (5, "too_large")):
             row, children = batch(update, size=1, key=cause)
             journal.plan(row, children)
-            name = str(children[0].child.child_id)
             failed = Evaluation.failure(cause, "m")
-            journal.done(name, failed, 0.0, started_at=1, finished_at=1, worker="w", attempts=1)
+            journal.done(replace(children[0], evaluation=failed, reward=0.0, finished_at=1.0))
         assert journal.find_scored("killed") is None
         assert journal.find_scored("too_large") is not None
 

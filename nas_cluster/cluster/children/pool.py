@@ -23,6 +23,8 @@ SpawnWorker = Callable[[int], Awaitable[WorkerClient]]
 
 _RETRIED = {"worker_lost", "killed"}
 """Causes that are not the child's own."""
+_ABSENT_SECONDS = 60.0
+"""A worker that is not there after that is rarely slow to start."""
 _RESPAWN_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -55,6 +57,8 @@ class ChildPool:
     clock: Clock
     slots_per_worker: int = 1
     retries: int = 1
+    each: str = ""
+    """What a worker asks for, in words."""
     on_event: Callable[[str, dict[str, object]], None] = lambda kind, detail: None
     busy: int = 0
     _queue: asyncio.PriorityQueue[_Waiting] = field(default_factory=asyncio.PriorityQueue)
@@ -64,6 +68,7 @@ class ChildPool:
     _ready: set[int] = field(default_factory=set)
     _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
     _broken: BaseException | None = None
+    _incomplete_since: float | None = None
     _draining: bool = False
     _hurried: bool = False
 
@@ -71,6 +76,15 @@ class ChildPool:
     def absent(self) -> int:
         """Workers that are not there: not placed yet, starting, or lost and not yet replaced."""
         return self.workers - len(self._ready)
+
+    @property
+    def awaited(self) -> str:
+        """The workers that were not all there for a minute, in words, until all are: nobody has, or brings, what they
+        ask for. "" when nothing is awaited."""
+        since = self._incomplete_since
+        if since is None or self.clock.monotonic() - since < _ABSENT_SECONDS:
+            return ""
+        return f"{self.absent} of {self.workers} workers" + (f": {self.each} each" if self.each else "")
 
     @property
     def slots(self) -> int:
@@ -84,6 +98,7 @@ class ChildPool:
 
     def start(self) -> None:
         """Start the workers in the background; children may be queued at once."""
+        self._incomplete_since = self.clock.monotonic()
         self._tasks = [asyncio.create_task(self._keep_worker(index)) for index in range(self.workers)]
 
     async def evaluate(self, child: Child) -> Scored:
@@ -173,11 +188,15 @@ class ChildPool:
                 await self._break(error.exceptions[0])
             finally:
                 self._ready.discard(index)
+                if self._incomplete_since is None:
+                    self._incomplete_since = self.clock.monotonic()
             if (lost_client := self._clients.get(index)) is not None:  # it may live on where nobody reaches it
                 await asyncio.gather(lost_client.close(), return_exceptions=True)
 
     async def _set_ready(self, index: int) -> None:
         self._ready.add(index)
+        if not self.absent:
+            self._incomplete_since = None
         async with self._taken:
             self._taken.notify_all()
 

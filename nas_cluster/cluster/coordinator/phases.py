@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nas_cluster.cluster.children.pool import ChildPool
-from nas_cluster.cluster.coordinator.commits import GroupCommit
+from nas_cluster.cluster.coordinator.commits import Writer
 from nas_cluster.cluster.messages import PartLost, ShardClient, WorkerClient
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
@@ -50,47 +49,73 @@ def shared_states(journal: Journal, config: JobConfig, directory: Path) -> list[
 
 
 class Phases:
-    """Runs the phases of one session. `on_event` records what happened to the group."""
+    """Runs the phases of one session, and lets minibatches through whose phases are over.
+
+    A phase begins when every minibatch before it is over: its children are scored with the tensors that they were
+    sampled for.
+    """
 
     def __init__(
         self,
         config: JobConfig,
         schedule: PhaseSchedule,
         directory: Path,
-        journal: Journal,
-        commit: GroupCommit,
+        writer: Writer,
         pool: ChildPool,
         clock: Clock,
-        on_event: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._config = config
         self._schedule = schedule
         self._directory = shared_directory(directory, config.storage_path)
-        self._journal = journal
-        self._commit = commit
+        self._journal, self._commit, self._note = writer.journal, writer.commit, writer.note
         self._pool = pool
         self._clock = clock
-        self._on_event = on_event
         self._lock = asyncio.Lock()
-        self._states = self._good_states(shared_states(journal, config, directory))
+        self._open: set[tuple[int, int]] = set()
+        """Minibatches under way, by (replica, update)."""
+        self._changed = asyncio.Condition()
+        self._stopping = False
+        self._states = self._good_states(shared_states(writer.journal, config, directory))
 
     @property
     def state(self) -> SharedState | None:
         """What children are scored with now."""
         return self._states[-1] if self._states else None
 
-    def over(self, update: int) -> bool:
-        """Whether the children of minibatch or round `update` may be scored."""
-        return len(self._states) >= self._schedule.due(update)
-
-    async def catch_up(self, update: int, shards: Sequence[ShardClient]) -> None:
-        """Train every phase that is due before `update`. No child may be running.
+    async def enter(self, minibatch: tuple[int, int], place: int, shards: Sequence[ShardClient]) -> bool:
+        """Wait until what children share is trained as far as minibatch (replica, update) needs, whose place among all
+        is `place`; False when the run stops meanwhile.
 
         Raises Diverged, and RunStopped when the group was lost too often or its members disagree.
         """
-        async with self._lock:
-            while not self.over(update):
-                await self._train(len(self._states), shards)
+        if not self._over(place):
+            async with self._changed:
+                await self._changed.wait_for(lambda: not self._open or self._stopping)
+            async with self._lock:
+                while not self._stopping and not self._over(place):
+                    await self._train(len(self._states), shards)
+        if not self._stopping:
+            self._open.add(minibatch)
+        return not self._stopping
+
+    async def leave(self, minibatch: tuple[int, int]) -> None:
+        """A minibatch that was let through is over."""
+        self._open.discard(minibatch)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def forget_minibatches(self) -> None:
+        """Those that were under way come again."""
+        self._open.clear()
+
+    async def stop(self) -> None:
+        """Let whoever waits go."""
+        self._stopping = True
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _over(self, place: int) -> bool:
+        return len(self._states) >= self._schedule.due(place)
 
     async def _train(self, phase: int, shards: Sequence[ShardClient]) -> None:
         row = PhaseRow(phase, await self._architectures(phase, shards), self._clock.now())
@@ -136,7 +161,7 @@ class Phases:
             try:
                 results = await self._attempt(row, target, workers)
             except PartLost as lost:
-                self._on_event("group_restarted", {"phase": row.phase, "attempt": attempt, "reason": str(lost)})
+                self._note("group_restarted", {"phase": row.phase, "attempt": attempt, "reason": str(lost)})
                 await self._pool.restart()
                 continue
             digests = {result.digest for result in results}
@@ -169,7 +194,7 @@ class Phases:
         """The committed phases, as far as the last file is what was written; else as far as the one before."""
         while states and not _is_intact(states[-1]):
             lost = states.pop()
-            self._on_event("shared_tensors_refused", {"phase": lost.phase, "path": lost.path})
+            self._note("shared_tensors_refused", {"phase": lost.phase, "path": lost.path})
             if states and not _is_intact(states[-1]):
                 raise RunError(f"{states[-1].path}: neither this file nor the one after it is what was written")
         return states

@@ -10,10 +10,21 @@ from nas_cluster.cluster.messages import BatchRequest, BatchResult
 from nas_cluster.config import JobConfig
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.seeds import stream
-from nas_cluster.storage.rows import Arm, ChildRow
+from nas_cluster.storage.rows import Arm, BatchRow, ChildRow
 from nas_cluster.strategies import Proposal
 
-__all__ = ["differing", "planned", "scored", "to_learn_from"]
+__all__ = ["batch_of", "cached", "differing", "planned", "scored", "to_learn_from"]
+
+
+def batch_of(request: BatchRequest, *, at: float) -> BatchRow:
+    """The row of a minibatch before any of its children is scored."""
+    return BatchRow(
+        replica=request.replica,
+        update=request.update,
+        base_version=request.base_version,
+        controller_hash=request.controller_hash,
+        planned_at=at,
+    )
 
 
 def planned(config: JobConfig, request: BatchRequest, index: int, *, at: float) -> ChildRow:
@@ -65,6 +76,17 @@ def scored(config: JobConfig, row: ChildRow, result: Scored) -> ChildRow:
         finished_at=result.finished_at,
         worker=result.worker,
         attempts=result.attempts,
+    )
+
+
+def cached(row: ChildRow, earlier: ChildRow, *, at: float) -> ChildRow:
+    """The row of a child that is answered by an earlier one of equal architecture, at this time."""
+    return replace(
+        row,
+        evaluation=earlier.evaluation,
+        reward=earlier.reward,
+        finished_at=at,
+        cached_from=str(earlier.child.child_id),
     )
 
 

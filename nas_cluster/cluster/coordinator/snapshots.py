@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,24 @@ from nas_cluster.cluster.learners.parameter_server import fresh_state
 from nas_cluster.cluster.learners.partition import Layout, shard_slices
 from nas_cluster.cluster.messages import ShardClient, ShardState
 from nas_cluster.config import JobConfig
-from nas_cluster.core.errors import ConfigError, RunError, RunStopped
+from nas_cluster.core.errors import ConfigError, RunError
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SNAPSHOTS, is_remote
-from nas_cluster.storage.mirror import Mirror
+from nas_cluster.storage.layout import SNAPSHOTS
 from nas_cluster.storage.snapshots import SnapshotStore
 
 __all__ = ["Snapshots", "join_states", "resplit", "states_of"]
 
 
 class Snapshots:
-    """Takes and restores the snapshots of one run."""
+    """Takes and restores the snapshots of one run. mirror: copies the run to where it is mirrored, if it is."""
 
-    def __init__(self, config: JobConfig, journal: Journal, directory: Path) -> None:
+    def __init__(
+        self, config: JobConfig, journal: Journal, directory: Path, mirror: Callable[[], Awaitable[None]]
+    ) -> None:
         self._config = config
         self._journal = journal
         self._store = SnapshotStore(directory / SNAPSHOTS)
-        remote = is_remote(config.storage_path)
-        self._mirror = Mirror(config.storage_path, config.name) if remote else None
-        self._directory = directory
+        self._mirror = mirror
         self._layout = Layout((), ())
         self._reports: Counter[int] = Counter()
         self._settled = 0
@@ -76,7 +75,7 @@ class Snapshots:
         ]
         await asyncio.gather(*(shard.restore(state) for shard, state in zip(shards, states, strict=True)))
         self._write(states)
-        await self.mirror()
+        await self._mirror()
         return self._next_pushes(states)
 
     async def take_when_due(self, shards: Sequence[ShardClient], version: int) -> None:
@@ -104,36 +103,7 @@ class Snapshots:
                 version = max(common)
             states = await asyncio.gather(*(shard.snapshot(version) for shard in shards))
             self._write(states)
-            await self.mirror()
-
-    async def claim(self) -> None:
-        """Hold the run where it is mirrored, if it is. Raises RunError when another machine does."""
-        if self._mirror is not None:
-            await asyncio.to_thread(self._mirror.claim, self._directory)
-
-    async def check(self) -> None:
-        """Raises Fenced when another machine has taken the run over."""
-        if self._mirror is not None:
-            await asyncio.to_thread(self._mirror.check)
-
-    async def release(self) -> None:
-        """Let another machine go on with the run."""
-        if self._mirror is not None:
-            await asyncio.to_thread(self._mirror.release)
-
-    async def mirror(self, *, last: bool = False) -> None:
-        """Copy the run to where it is mirrored, if it is; other replicas go on meanwhile.
-
-        When that place is out of reach the next copy makes up for it; raises RunStopped when this is the last one.
-        """
-        if self._mirror is None:
-            return
-        try:
-            await asyncio.to_thread(self._mirror.push, self._directory)
-        except OSError as error:
-            if last:
-                raise RunStopped(f"the run could not be copied to {self._config.storage_path}: {error}") from error
-            self._journal.event("mirror_failed", reason=str(error))
+            await self._mirror()
 
     def _write(self, states: Sequence[ShardState]) -> None:
         arrays, meta = join_states(states)

@@ -1,30 +1,26 @@
-"""Running totals of a run: what the budget, the progress display and TensorBoard read."""
+"""Running totals of a run: what the budget and the progress display read."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
-from nas_cluster.cluster.coordinator.scalars import Scalars
 from nas_cluster.cluster.messages import Progress
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import TENSORBOARD
 from nas_cluster.storage.rows import ChildRow
 
-__all__ = ["Tally"]
+__all__ = ["Totals"]
 
 _MEAN_DECAY = 0.95
 _RATE_WINDOW = 50
-_PLOT_SECONDS = 0.1
 
 
-class Tally:
+class Totals:
     """Starts from what the journal holds and follows every committed row."""
 
-    def __init__(self, config: JobConfig, journal: Journal, directory: Path, clock: Clock) -> None:
+    def __init__(self, config: JobConfig, journal: Journal, clock: Clock) -> None:
         self._config = config
         self._clock = clock
         self._opened = clock.monotonic()
@@ -44,10 +40,7 @@ class Tally:
         self._scalars: dict[str, float] = {}
         self._update_times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._staleness: deque[int] = deque(maxlen=_RATE_WINDOW)
-        self._scalars_file = Scalars(directory / TENSORBOARD)
-        self._plotted: dict[str, float] = {}
         self.failed_in_a_row = 0
-        self.last_event = ""
 
     @property
     def session_seconds(self) -> float:
@@ -82,8 +75,6 @@ class Tally:
             self.failed_in_a_row += row.cached_from is None
         mean = row.reward if self._mean is None else self._mean
         self._mean = _MEAN_DECAY * mean + (1 - _MEAN_DECAY) * row.reward
-        best = {} if self._best is None else {"best_reward": self._best[0]}
-        self._plot("children", {"reward": row.reward, "mean_reward": self._mean, **best}, self._done)
 
     def update_applied(self, versions: Sequence[int], staleness: int, scalars: dict[str, float]) -> None:
         """Count a gradient that reached the parameter servers, which stand at these versions."""
@@ -92,15 +83,6 @@ class Tally:
         self._scalars = scalars or self._scalars
         self._update_times.append(self._clock.monotonic())
         self._staleness.append(staleness)
-        self._plot("controller", {**scalars, "staleness": float(staleness)}, self._version)
-
-    def _plot(self, group: str, values: dict[str, float], step: int) -> None:
-        """To TensorBoard, at most ten points a second: nobody sees more, and writing one costs 0.1 ms."""
-        now = self._clock.monotonic()
-        if now - self._plotted.get(group, -1.0) >= _PLOT_SECONDS:
-            self._plotted[group] = now
-            for name, value in values.items():
-                self._scalars_file.add(f"{group}/{name}", value, step)
 
     def progress(self, *, busy: int, slots: int, waiting: int) -> Progress:
         """How the run stands."""
@@ -132,9 +114,4 @@ class Tally:
             child_seconds=self._child_seconds,
             active_seconds=self._earlier_seconds + self.session_seconds,
             seconds_left=left,
-            last_event=self.last_event,
         )
-
-    def close(self) -> None:
-        """Flush TensorBoard's files."""
-        self._scalars_file.close()

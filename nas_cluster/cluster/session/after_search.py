@@ -1,251 +1,176 @@
-"""Stages after a search: its best architectures trained again, ranked anew, the last ones tested.
+"""What follows a search: its best architectures trained again, ranked anew, the last ones tested.
 
-Trainings are spread over the cluster like children and journaled like them: one that is committed is never done again,
-so a stage that was broken off goes on where it was.
+Trainings are spread over the cluster like children and committed by the same writer: one that is committed is never
+done again, so a stage that was broken off goes on where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from nas_cluster.cluster.children.pool import ChildPool
+from nas_cluster.cluster.coordinator.commits import Writer
 from nas_cluster.cluster.coordinator.phases import schedule_of, shared_states
-from nas_cluster.cluster.coordinator.snapshots import states_of
 from nas_cluster.cluster.messages import WorkerClient
 from nas_cluster.cluster.session.backend import Backend, pool_shape
+from nas_cluster.cluster.session.stages import (
+    Finalist,
+    Planned,
+    StageResult,
+    drawn_at_random,
+    plan_stage,
+    rank,
+    sampled,
+)
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.component import build_component
-from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.errors import RunStopped
-from nas_cluster.core.evaluation import Child, ChildId
-from nas_cluster.core.phases import SharedState
-from nas_cluster.core.seeds import derive, stream
 from nas_cluster.estimators import Estimator
-from nas_cluster.storage.journal import Journal
-from nas_cluster.storage.layout import SNAPSHOTS, is_remote
-from nas_cluster.storage.mirror import Mirror
-from nas_cluster.storage.queries import Queries
-from nas_cluster.storage.rows import TrainingRow
-from nas_cluster.storage.snapshots import SnapshotStore
+from nas_cluster.storage.rows import SessionKind, TrainingRow
 
-__all__ = ["Candidate", "Ranked", "StageResult", "candidates_of", "run_stages"]
+__all__ = ["OnTraining", "run_stages"]
 
 OnTraining = Callable[[TrainingRow], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An architecture that a stage trains.
-
-    source: a child_id, or the name of a published architecture. chosen: settings that an earlier stage's grid chose.
-    """
-
-    source: str
-    child: Child
-    chosen: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A candidate after a stage, at one point of its grid: its trainings by seed, and their mean reward."""
-
-    candidate: Candidate
-    point: dict[str, Any]
-    rows: tuple[TrainingRow, ...]
-    reward: float
-
-    @property
-    def tested(self) -> tuple[float, ...]:
-        """The test metrics, by seed."""
-        return tuple(row.test_metric for row in self.rows if row.test_metric is not None)
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """A stage that is done; `ranked` best first."""
-
-    stage: Stage
-    ranked: tuple[Ranked, ...]
-
-    def best(self) -> list[Candidate]:
-        """Each architecture once, at its best point, best first: what the next stage chooses from."""
-        found: dict[str, Candidate] = {}
-        for ranked in self.ranked:
-            chosen = {**ranked.candidate.chosen, **self.stage.choices(ranked.point)}
-            found.setdefault(ranked.candidate.source, replace(ranked.candidate, chosen=chosen))
-        return list(found.values())
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """One training: its row, the child that travels to a worker, and who it belongs to."""
-
-    row: TrainingRow
-    child: Child
-    candidate: Candidate
-    point: dict[str, Any]
-
-
-def candidates_of(record: Queries) -> list[Candidate]:
-    """The distinct architectures of a search, best first."""
-    return [Candidate(str(row.child.child_id), row.child) for row in record.top(record.counts()["done"])]
 
 
 async def run_stages(
     config: JobConfig,
     directory: Path,
     stages: Sequence[Stage],
-    candidates: Sequence[Candidate],
+    finalists: Sequence[Finalist],
     backend: Backend,
     *,
-    phase: str,
+    kind: SessionKind,
     stop: Stop,
     on_training: OnTraining = lambda row: None,
 ) -> list[StageResult]:
     """Run all stages, each on the best of the one before; what is in the journal already is taken from it.
 
-    Raises RunStopped on a signal (what is done stays done) and when every training of a stage failed.
+    Raises RunStopped when a stop is asked for or the run cannot go on (what is done stays done), and when every
+    training of a stage failed.
     """
-    results: list[StageResult] = []
-    mirror = Mirror(config.storage_path, config.name) if is_remote(config.storage_path) else None
-    if mirror is not None:
-        await asyncio.to_thread(mirror.claim, directory)
-    with Journal.open(directory, phase=phase) as journal:
-        ended = "failed"
-        if phase == "finalize" and journal.config != config.to_dict():
-            journal.set_config(config.to_dict(), reason="continued with another config")
-        try:
-            for stage in stages:
-                if stage.sample is None:
-                    chosen = stage.pick(candidates)
-                else:
-                    draw = _random if stage.sample_from == "random" else _sampled
-                    chosen = await asyncio.to_thread(draw, config, journal, directory, stage.sample)
-                result = await _run_stage(config, directory, stage, chosen, backend, journal, stop, on_training)
-                results.append(result)
-                candidates = result.best()
-            ended = "done"
-        except RunStopped:
-            ended = stop.ended if stop.reason else ended
-            raise
-        finally:
-            journal.close(ended)
-            if mirror is not None:
-                await asyncio.to_thread(mirror.push, directory)
-                await asyncio.to_thread(mirror.release)
+    session = _AfterSearch(config, directory, backend, kind, on_training)
+    watchers = [asyncio.create_task(session.obey(stop)), asyncio.create_task(session.hurry(stop))]
+    ended = "failed"
+    try:
+        await session.start()
+        results = await session.run(stages, finalists)
+        ended = "done"
+    except RunStopped:
+        ended = stop.ended if stop.reason else ended
+        raise
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await session.close(ended)
     return results
 
 
-def _sampled(config: JobConfig, journal: Journal, directory: Path, count: int) -> list[Candidate]:
-    """Architectures drawn from the policy of the newest snapshot, each once."""
-    found, _ = SnapshotStore(directory / SNAPSHOTS).newest_good(journal.snapshots())
-    if found is None:
-        raise RunStopped("no snapshot of the search can be read, there is no policy to sample from")
-    _, arrays, meta = found
-    states = states_of(arrays, meta)
-    weights = np.concatenate([state.arrays["weights"] for state in states])
-    spec = config.space.decisions()
-    proposer = config.strategy.proposer(spec)
-    proposal = proposer.propose(weights, states[0].meta["state"] or {}, spec, count, derive(config.seed, "derive"))
-    return _as_candidates(config, "sample", proposal.tokens)
+class _AfterSearch:
+    """One session of stages: the writer of the run, and the pool of the stage at hand."""
 
+    def __init__(
+        self, config: JobConfig, directory: Path, backend: Backend, kind: SessionKind, on_training: OnTraining
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._backend = backend
+        self._on_training = on_training
+        self._clock = SystemClock()
+        self._writer = Writer(config, directory, self._clock, kind=kind, wind_down=self._wind_down)
+        self._journal = self._writer.journal
+        self._pool: ChildPool | None = None
+        self._hurried = False
 
-def _random(config: JobConfig, journal: Journal, directory: Path, count: int) -> list[Candidate]:
-    """Architectures drawn uniformly at random, each once."""
-    seed = derive(config.seed, "random_sample")
-    return _as_candidates(config, "random", [config.space.random(stream(seed, index)) for index in range(count)])
+    async def start(self) -> None:
+        """Raises RunError when another machine goes on with this run."""
+        await self._writer.start()
 
+    async def close(self, ended: str) -> None:
+        """End the session."""
+        await self._writer.close(ended)
 
-def _as_candidates(config: JobConfig, word: str, sampled: Sequence[Tokens]) -> list[Candidate]:
-    candidates: dict[str, Candidate] = {}
-    for index, tokens in enumerate(sampled):
-        architecture = config.space.decode(tokens)
-        key = config.space.key(architecture)
-        child = Child(ChildId(0, 0, 0), 0, tokens, architecture.to_json(), key, seed=0)
-        candidates.setdefault(key, Candidate(f"{word}-{index}", child))
-    return list(candidates.values())
+    async def obey(self, stop: Stop) -> None:
+        """Stop when it is asked for."""
+        await stop.wait()
+        await self._writer.stop(stop.reason)
 
+    async def hurry(self, stop: Stop) -> None:
+        """Cut short what a stop leaves to trainings in flight, when that is asked for."""
+        await stop.wait_hurried()
+        self._hurried = True
+        if self._pool is not None:
+            await self._pool.hurry()
 
-async def _run_stage(
-    config: JobConfig,
-    directory: Path,
-    stage: Stage,
-    candidates: Sequence[Candidate],
-    backend: Backend,
-    journal: Journal,
-    stop: Stop,
-    on_training: OnTraining,
-) -> StageResult:
-    job = config.for_stage(stage)
-    states = shared_states(journal, config, directory) if schedule_of(job) is not None else []
-    planned = _plan(job, stage, candidates, states[-1] if states else None)
-    journal.plan_trainings([one.row for one in planned])
-    known = {row.key: row for row in journal.trainings()}
-    open_ones = [one for one in planned if known[one.row.key].evaluation is None]
-    if open_ones:
-        shape = pool_shape(job, capacity=backend.capacity(job), wanted=len(open_ones))
+    async def _wind_down(self) -> None:
+        if self._pool is not None:
+            if self._writer.failure is None and not self._hurried:
+                await self._pool.drain(self._config.failures.stop_grace)
+            await self._pool.close()
+
+    async def run(self, stages: Sequence[Stage], finalists: Sequence[Finalist]) -> list[StageResult]:
+        """All stages, one after the other."""
+        results: list[StageResult] = []
+        for stage in stages:
+            result = await self._run_stage(stage, await asyncio.to_thread(self._chosen, stage, finalists))
+            await self._writer.mirror()
+            results.append(result)
+            finalists = result.best()
+        return results
+
+    def _chosen(self, stage: Stage, finalists: Sequence[Finalist]) -> list[Finalist]:
+        """What this stage trains."""
+        if stage.sample is None:
+            return stage.pick(finalists)
+        if stage.sample_from == "random":
+            return drawn_at_random(self._config, stage.sample)
+        return sampled(self._config, self._journal, self._directory, stage.sample)
+
+    async def _run_stage(self, stage: Stage, finalists: Sequence[Finalist]) -> StageResult:
+        job = self._config.for_stage(stage)
+        states = shared_states(self._journal, self._config, self._directory) if schedule_of(job) is not None else []
+        planned = plan_stage(job, stage, finalists, states[-1] if states else None)
+        await self._writer.commit(lambda: self._journal.plan_trainings([one.row for one in planned]))
+        known = {row.key: row for row in self._journal.trainings()}
+        open_ones = [one for one in planned if known[one.row.key].evaluation is None]
+        if open_ones:
+            await self._train(job, stage, open_ones)
+            known = {row.key: row for row in self._journal.trainings()}
+        return rank(stage, planned, known, failure_reward=job.failures.reward)
+
+    async def _train(self, job: JobConfig, stage: Stage, planned: Sequence[Planned]) -> None:
+        """Train all of them; each is committed when it is done. Raises RunStopped when the session winds down first."""
+        shape = pool_shape(job, capacity=self._backend.capacity(job), wanted=len(planned))
 
         async def spawn(index: int) -> WorkerClient:
-            return await backend.spawn_worker(job, directory, index, test=stage.test)
+            return await self._backend.spawn_worker(job, self._directory, index, test=stage.test)
 
-        pool = ChildPool(
+        if self._writer.stopping is not None:
+            raise RunStopped(self._writer.stopping)
+        self._pool = pool = ChildPool(
             spawn,
             shape.workers,
-            SystemClock(),
+            self._clock,
             slots_per_worker=shape.slots_per_worker,
             retries=job.failures.retries,
-            on_event=lambda kind, detail: journal.event(kind, **detail),
+            each="" if job.estimator.shares_process else job.topology.resources.in_words,
+            on_event=self._writer.note,
         )
-        await _train_all(journal, pool, open_ones, stop, job.failures.stop_grace, on_training)
-        known = {row.key: row for row in journal.trainings()}
-    return _rank(stage, planned, known, failure_reward=job.failures.reward)
+        pool.start()
+        try:
+            results = await asyncio.gather(*(self._train_one(pool, one) for one in planned), return_exceptions=True)
+        finally:
+            await pool.close()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise RunStopped(self._writer.stopping) if self._writer.stopping is not None else result
 
-
-def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared: SharedState | None) -> list[_Planned]:
-    """Every candidate at every point of the grid with every seed."""
-    planned: list[_Planned] = []
-    default = job.estimator.model_dump(mode="json")
-    for rank, candidate in enumerate(candidates, start=1):
-        for point in stage.combinations():
-            settings = stage.estimator_with({**candidate.chosen, **point}, job.estimator).model_dump(mode="json")
-            about = {
-                "estimator": settings,
-                "dataset": job.dataset.model_dump(mode="json"),
-                "scale": stage.scale,
-                "test": stage.test,
-                "point": point,
-            }
-            for seed in range(stage.seeds):
-                row = TrainingRow(stage.name, candidate.source, candidate.child.architecture, rank, seed, about)
-                place = len(planned)
-                child = replace(
-                    candidate.child,
-                    child_id=ChildId(rank, seed, place),
-                    number=candidate.child.stage + place,  # its space stays that of its own stage
-                    seed=derive(job.seed, "retrain", candidate.child.key, seed),
-                    estimator=None if settings == default else settings,
-                    shared=shared,
-                )
-                planned.append(_Planned(row, child, candidate, point))
-    return planned
-
-
-async def _train_all(
-    journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, grace: float, on_training: OnTraining
-) -> None:
-    """Train all of them; each is committed when it is done. A stop gives those in flight so many seconds of grace."""
-
-    async def one(training: _Planned) -> None:
+    async def _train_one(self, pool: ChildPool, training: Planned) -> None:
         scored = await pool.evaluate(training.child)
         metric = scored.evaluation.metric
         estimator = build_component(Estimator, training.row.settings["estimator"], where="estimator")  # type: ignore[type-abstract]
@@ -256,46 +181,6 @@ async def _train_all(
             test_metric=scored.evaluation.details.get("test_metric"),
             finished_at=scored.finished_at,
         )
-        journal.training_done(row)
-        on_training(row)
-
-    async def watch() -> None:
-        await stop.wait()
-        await pool.drain(grace)
-        await pool.close()
-
-    async def hurry() -> None:
-        await stop.wait_hurried()
-        await pool.hurry()
-
-    pool.start()
-    watchers = [asyncio.create_task(watch()), asyncio.create_task(hurry())]
-    try:
-        results = await asyncio.gather(*(one(training) for training in planned), return_exceptions=True)
-    finally:
-        for watcher in watchers:
-            watcher.cancel()
-        await pool.close()
-    for result in results:
-        if isinstance(result, BaseException):
-            raise RunStopped(stop.reason) if stop.reason else result
-
-
-def _rank(
-    stage: Stage, planned: Sequence[_Planned], known: dict[Any, TrainingRow], *, failure_reward: float
-) -> StageResult:
-    """Mean reward over seeds, a failed training counting as a failed child does; of equal ones the earlier."""
-    groups: dict[tuple[str, str], list[_Planned]] = {}
-    for one in planned:
-        groups.setdefault((one.candidate.source, json.dumps(one.point)), []).append(one)
-    ranked: list[Ranked] = []
-    for group in groups.values():
-        rows = tuple(known[one.row.key] for one in group)
-        rewards = [failure_reward if row.reward is None else row.reward for row in rows]
-        ranked.append(Ranked(group[0].candidate, group[0].point, rows, statistics.fmean(rewards)))
-    failed = [row.evaluation for one in ranked for row in one.rows if row.evaluation and row.evaluation.metric is None]
-    if ranked and len(failed) == len(planned):
-        raise RunStopped(
-            f"stage {stage.name}: every training failed; the last: {failed[-1].cause}: {failed[-1].message}"
-        )
-    return StageResult(stage, tuple(sorted(ranked, key=lambda one: -one.reward)))
+        await self._writer.commit(lambda: self._journal.training_done(row))
+        self._writer.mirror_soon()
+        self._on_training(row)

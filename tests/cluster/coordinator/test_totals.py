@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nas_cluster import job
-from nas_cluster.cluster.coordinator.totals import Tally
+from nas_cluster.cluster.coordinator.totals import Totals
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.storage.journal import Journal
@@ -30,16 +30,15 @@ def test_the_time_left_is_reckoned_from_children_not_from_how_long_the_start_too
     config = simulated_job(budget={"max_children": 11})
     directory, clock = job.prepare(config), Stopwatch()
     with Journal.open(directory) as journal:
-        tally = Tally(config, journal, directory, clock)
+        totals = Totals(config, journal, clock)
 
         def left():
-            return tally.progress(busy=0, slots=2, waiting=0).seconds_left
+            return totals.progress(busy=0, slots=2, waiting=0).seconds_left
 
         clock.seconds = 300.0  # no node was free
-        tally.child_done(done(0))
+        totals.child_done(done(0))
         assert left() is None, "nothing is known of how fast children come"
         for number in range(1, 5):
             clock.seconds += 3.0
-            tally.child_done(done(number))
+            totals.child_done(done(number))
         assert left() == pytest.approx(6 * 3.0)
-        tally.close()

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from nas_cluster import job
-from nas_cluster.cluster.session.after_search import StageResult
+from nas_cluster.cluster.session.stages import StageResult
 from nas_cluster.core.errors import ConfigError, RunStopped
 from nas_cluster.retrain import retrain
 from nas_cluster.storage.journal import Journal
@@ -62,7 +62,7 @@ def test_a_finished_job_is_not_started_again_and_a_stage_more_is(simulated_job):
     record = record_of(longer)
     assert results_of(record)[: len(before)] == before, "what was trained stays"
     assert {row.stage for row in record.trainings()} == {"rerank", "grid", "winner"}
-    assert [s.phase for s in record.sessions()].count("search") == 1, "the search is over"
+    assert [s.kind for s in record.sessions()].count("search") == 1, "the search is over"
 
 
 def test_scores_are_correlated_with_training_alone_on_request(simulated_job):
@@ -172,12 +172,12 @@ def test_retrain_takes_winners_published_architectures_and_those_of_other_runs(s
     (result,) = retrain(tmp_path / "job", top=2, seeds=2, local=True, on_training=done.append)
     assert isinstance(result, StageResult)
     assert len(done) == 4
-    assert [one.candidate.source for one in result.ranked] == [str(r.child.child_id) for r in record_of(config).top(2)]
+    assert [one.finalist.source for one in result.ranked] == [str(r.child.child_id) for r in record_of(config).top(2)]
     (named,) = retrain(
         tmp_path / "job", seeds=1, architectures=[f"{tmp_path}/job:2", f"{tmp_path}/job:r0-u0-i1"], local=True
     )
     second = record_of(config).top(2)[1].child
-    assert {one.candidate.source for one in named.ranked} == {str(second.child_id), "r0-u0-i1"}
+    assert {one.finalist.source for one in named.ranked} == {str(second.child_id), "r0-u0-i1"}
     assert record_of(config).state() == "done", "a retraining does not change how the search stands"
 
 

@@ -7,8 +7,7 @@ import signal
 import time
 
 import pytest
-import tensorboardX  # noqa: F401  (imported here once, and not in every forked session)
-import torch  # noqa: F401
+import torch  # noqa: F401  (imported here once, and not in every forked session)
 from searches import FORK, LEARNERS, gradients, session, trace, with_topology
 
 from nas_cluster import job
