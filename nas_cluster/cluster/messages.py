@@ -53,15 +53,15 @@ class Pulled:
 
 @dataclass(frozen=True)
 class Push:
-    """One replica's gradient for one shard. A shard knows it by (replica, number), the numbers of one replica being
-    `update * learning_epochs + epoch`.
+    """One replica's gradient for one shard. A shard knows it by (replica, push_number), one replica's numbers being
+    `update * learning_epochs + learning_epoch`.
 
     gradient: mean over the children that `tokens` and `rewards` list; None, and no children, when all of the
     minibatch are controls: a void push, which keeps the count.
     """
 
     replica: int
-    number: int
+    push_number: int
     base_version: int
     gradient: Vector | None
     tokens: tuple[tuple[int, ...], ...]
@@ -79,7 +79,7 @@ class Receipt:
 
     version: int
     staleness: int
-    outcome: Literal["applied", "down_weighted", "dropped", "void", "duplicate"]
+    verdict: Literal["applied", "down_weighted", "dropped", "void", "duplicate"]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Outcome:
 class ShardClient(Protocol):
     """A parameter-server shard, here or in another process."""
 
-    async def pull(self, replica: int, number: int) -> Pulled: ...
+    async def pull(self, replica: int, push_number: int) -> Pulled: ...
     async def push(self, push: Push) -> Receipt: ...
     async def restore(self, state: ShardState) -> None: ...
     async def halt(self) -> None: ...
@@ -184,7 +184,7 @@ class CoordinatorClient(Protocol):
     async def evaluate(self, request: BatchRequest) -> BatchResult | None: ...
     async def recorded(self, replica: int, update: int) -> BatchResult: ...
     async def applied(
-        self, replica: int, update: int, epoch: int, receipts: list[Receipt], scalars: dict[str, float]
+        self, replica: int, update: int, learning_epoch: int, receipts: list[Receipt], scalars: dict[str, float]
     ) -> Admission | None: ...
     async def connect(self, shards: list[Any]) -> dict[int, int] | None: ...
     async def initialise(self, weights: Mapping[str, NDArray[np.float32]]) -> dict[int, int]: ...
@@ -200,7 +200,7 @@ class ReplicaClient(Protocol):
     """A controller replica, here or in another process."""
 
     async def initial_weights(self) -> dict[str, NDArray[np.float32]]: ...
-    async def run(self, number: int) -> None: ...
+    async def run(self, push_number: int) -> None: ...
 
 
 class WorkerClient(Protocol):

@@ -125,7 +125,7 @@ def _reward_chart(done: Sequence[ChildRow]) -> Markup | None:
 
 
 def _controller_charts(record: RunRecord) -> Markup | None:
-    batches = [b for b in record.batches() if b.applied_at is not None and b.outcome != "void"]
+    batches = [b for b in record.batches() if b.applied_at is not None and b.verdict != "void"]
     batches.sort(key=lambda b: b.applied_at or 0)
     series: dict[str, list[float]] = {}
     for name in _SCALARS:
@@ -151,12 +151,12 @@ def _phase_charts(record: RunRecord) -> Markup | None:
 
 def _gradients(record: RunRecord) -> str:
     """What became of the gradients, in one line."""
-    outcomes: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     for batch in record.batches():
-        if batch.outcome:
-            outcomes[batch.outcome] += batch.epochs
+        if batch.verdict:
+            verdicts[batch.verdict] += batch.learning_epochs
     stale = [b.staleness for b in record.batches() if b.staleness is not None]
-    parts = [f"{count:,} {outcome.replace('_', '-')}" for outcome, count in outcomes.most_common()]
+    parts = [f"{count:,} {verdict.replace('_', '-')}" for verdict, count in verdicts.most_common()]
     worst = f"; staleness at most {max(stale)} updates, {statistics.fmean(stale):.1f} on average" if stale else ""
     return "Gradients: " + ", ".join(parts) + worst + "." if parts else ""
 

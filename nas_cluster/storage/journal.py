@@ -232,19 +232,19 @@ class Journal(Queries):
         replica: int,
         update: int,
         *,
-        epoch: int = 0,
+        learning_epoch: int = 0,
         last: bool = True,
         applied_at: float,
         staleness: int,
-        outcome: str,
+        verdict: str,
         scalars: dict[str, float],
     ) -> None:
-        """The gradient of a minibatch's `epoch` has reached the parameter servers; said again, it changes nothing."""
+        """A minibatch's gradient has reached the parameter servers; said again, it changes nothing."""
         with self.transaction():
             self._db.execute(
                 "UPDATE batches SET epochs = epochs + 1, applied_at = ?, staleness = max(coalesce(staleness, 0), ?),"
                 ' outcome = ?, scalars = ? WHERE replica = ? AND "update" = ? AND epochs = ?',
-                (applied_at if last else None, staleness, outcome, _json(scalars), replica, update, epoch),
+                (applied_at if last else None, staleness, verdict, _json(scalars), replica, update, learning_epoch),
             )
 
     def plan_phase(self, row: PhaseRow) -> None:

@@ -205,7 +205,9 @@ def _training(row: sqlite3.Row) -> TrainingRow:
 
 
 def _batch(row: sqlite3.Row) -> BatchRow:
-    return BatchRow(**{**dict(row), "scalars": json.loads(row["scalars"])})
+    data = dict(row)
+    learned, verdict, scalars = data.pop("epochs"), data.pop("outcome"), json.loads(data.pop("scalars"))
+    return BatchRow(**data, learning_epochs=learned, verdict=verdict, scalars=scalars)
 
 
 def _child(row: sqlite3.Row) -> ChildRow:

@@ -33,9 +33,9 @@ Arm = Literal["search", "control"]
 class BatchRow:
     """One minibatch of one replica. `applied_at` is None until the parameter servers have taken its last gradient.
 
-    epochs: gradients that they have taken.
+    learning_epochs: gradients that they have taken.
     staleness: updates the servers had applied since the weights were pulled; the largest of its gradients.
-    outcome: applied | down_weighted | dropped | void (all children are controls); of its last gradient.
+    verdict: applied | down_weighted | dropped | void (all children are controls); of its last gradient.
     scalars: loss, entropy, baseline, gradient norm of its last gradient.
     """
 
@@ -44,10 +44,10 @@ class BatchRow:
     base_version: int
     controller_hash: str
     planned_at: float
-    epochs: int = 0
+    learning_epochs: int = 0
     applied_at: float | None = None
     staleness: int | None = None
-    outcome: str | None = None
+    verdict: str | None = None
     scalars: dict[str, float] = field(default_factory=dict)
 
 

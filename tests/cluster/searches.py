@@ -65,7 +65,7 @@ def trace(record):
         }
         for row in record.children()
     }
-    minibatch = ("controller_hash", "base_version", "scalars", "outcome", "epochs")
+    minibatch = ("controller_hash", "base_version", "scalars", "verdict", "learning_epochs")
     records |= {(b.update, b.replica, -1): {name: getattr(b, name) for name in minibatch} for b in record.batches()}
     happened = [f"{event.kind} {event.detail}" for event in record.events()]
     return Trace(records, f"{record.directory.name} {record.state()} {' '.join(happened)}".rstrip())

@@ -92,13 +92,13 @@ def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simu
             while len(backend._learners) < 4:
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.7)
-            before = [learner.host for learner in backend._learners]
+            before = [learner.actor for learner in backend._learners]
             ray.kill(before[victim])
             while len(backend._learners) == 4 and not run.done():
                 await asyncio.sleep(0.02)
             while len(backend._learners) < 4 and not run.done():
                 await asyncio.sleep(0.02)
-            new = [learner.host not in before for learner in backend._learners]
+            new = [learner.actor not in before for learner in backend._learners]
             assert new == [part == victim for part in range(4)], "the others' processes are used again"
         return await run
 
@@ -128,7 +128,7 @@ def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simu
         while len(backend._learners) < 4:
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        ray.kill(backend._hosts[0])
+        ray.kill(backend._actors[0])
         with pytest.raises(RunStopped, match="the coordinator was lost"):
             await run
 

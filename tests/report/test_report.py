@@ -156,7 +156,7 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
                 score = Evaluation(metric=float(rng.random()), seconds=1.0)
                 times = {"started_at": float(n), "finished_at": n + 5.0}
                 journal.done(replace(row, evaluation=score, reward=score.metric, worker="w", attempts=1, **times))
-            journal.applied(0, update, applied_at=update, staleness=1, outcome="applied", scalars=scalars)
+            journal.applied(0, update, applied_at=update, staleness=1, verdict="applied", scalars=scalars)
     started = time.perf_counter()
     html, _ = page_of(directory)
     assert time.perf_counter() - started < 20

@@ -53,7 +53,7 @@ def test_rows_come_back_as_they_were(run):
     with Journal.open(run) as journal:
         journal.plan(row, children)
         assert finish(journal, children[0])
-        journal.applied(0, 0, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5})
+        journal.applied(0, 0, applied_at=4.0, staleness=2, verdict="applied", scalars={"loss": 0.5})
         journal.event("fault", what="x")
     record = RunRecord.open(run)
     stored = record.children()
@@ -61,7 +61,7 @@ def test_rows_come_back_as_they_were(run):
     assert stored[0].evaluation == Evaluation(metric=0.5, seconds=1.0, parameters=7)
     assert stored[0].child.tokens == (0, 2**61)
     assert record.batch(0, 0) == dataclasses.replace(
-        row, epochs=1, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
+        row, learning_epochs=1, applied_at=4.0, staleness=2, verdict="applied", scalars={"loss": 0.5}
     )
     assert [e.kind for e in record.events()] == ["fault"]
     assert record.counts() == {"planned": 8, "done": 1, "ok": 1, "failed": 0, "cached": 0}
@@ -69,10 +69,17 @@ def test_rows_come_back_as_they_were(run):
 
 
 def test_a_minibatch_is_applied_with_its_last_epoch(run):
-    def applied(journal, epoch, staleness, outcome="applied"):
-        scalars = {"loss": float(epoch)}
+    def applied(journal, learning_epoch, staleness, verdict="applied"):
+        scalars = {"loss": float(learning_epoch)}
         journal.applied(
-            0, 0, epoch=epoch, last=epoch == 2, applied_at=4.0, staleness=staleness, outcome=outcome, scalars=scalars
+            0,
+            0,
+            learning_epoch=learning_epoch,
+            last=learning_epoch == 2,
+            applied_at=4.0,
+            staleness=staleness,
+            verdict=verdict,
+            scalars=scalars,
         )
 
     with Journal.open(run) as journal:
@@ -85,7 +92,13 @@ def test_a_minibatch_is_applied_with_its_last_epoch(run):
         applied(journal, 2, 5)
         assert journal.first_unapplied() == {}
         row = journal.batch(0, 0)
-    assert (row.epochs, row.applied_at, row.staleness, row.outcome, row.scalars) == (3, 4.0, 3, "void", {"loss": 2.0})
+    assert (row.learning_epochs, row.applied_at, row.staleness, row.verdict, row.scalars) == (
+        3,
+        4.0,
+        3,
+        "void",
+        {"loss": 2.0},
+    )
 
 
 def test_log_probabilities_come_back_bit_by_bit(run):
@@ -222,7 +235,7 @@ def _write_for_ever(run):
         with journal.transaction():
             for child in children:
                 finish(journal, child)
-        journal.applied(0, update, applied_at=1.0, staleness=0, outcome="applied", scalars={})
+        journal.applied(0, update, applied_at=1.0, staleness=0, verdict="applied", scalars={})
         update += 1
 
 

@@ -27,17 +27,17 @@ __all__ = ["ChildWorker"]
 class ChildWorker:
     """A slot named `name`. `config` is JobConfig.to_dict(); with `test`, children are tested after training.
 
-    host: the address at which the group's other workers reach this one.
+    address: that at which the group's other workers reach this one.
     """
 
     def __init__(
-        self, name: str, config: dict[str, Any], *, log: Path, test: bool = False, host: str = "127.0.0.1"
+        self, name: str, config: dict[str, Any], *, log: Path, test: bool = False, address: str = "127.0.0.1"
     ) -> None:
         self._name = name
         self._config = JobConfig.from_dict(config)
         self._config_json = config
         self._test = test
-        self._host = host
+        self._address = address
         self._log = log
         self._process: ChildProcess | None = None
         self._shared: Evaluators | None = None
@@ -85,8 +85,8 @@ class ChildWorker:
     async def rendezvous(self) -> str:
         """HOST:PORT where this worker's process can listen for the others of its group."""
         with socket.socket() as free:
-            free.bind((self._host, 0))
-            return f"{self._host}:{free.getsockname()[1]}"
+            free.bind((self._address, 0))
+            return f"{self._address}:{free.getsockname()[1]}"
 
     async def close(self) -> None:
         """End the child process, if there is one."""

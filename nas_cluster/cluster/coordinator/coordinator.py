@@ -202,23 +202,23 @@ class Coordinator:
     # -- updates -------------------------------------------------------------------------------------------------------
 
     async def applied(
-        self, replica: int, update: int, epoch: int, receipts: list[Receipt], scalars: dict[str, float]
+        self, replica: int, update: int, learning_epoch: int, receipts: list[Receipt], scalars: dict[str, float]
     ) -> Admission | None:
         """A replica's gradient has reached all shards; snapshot the shards when it is time. After a minibatch's last
         gradient the answer is what `admit` says of the next one: one call less for each."""
-        last = epoch == self._config.strategy.learning_epochs - 1
-        fresh = [receipt for receipt in receipts if receipt.outcome != "duplicate"]
-        outcome = fresh[0].outcome if fresh else "applied"  # all had taken it, and then a crash lost this report
+        last = learning_epoch == self._config.strategy.learning_epochs - 1
+        fresh = [receipt for receipt in receipts if receipt.verdict != "duplicate"]
+        verdict = fresh[0].verdict if fresh else "applied"  # all had taken it, and then a crash lost this report
         staleness = max(receipt.staleness for receipt in receipts)
         await self._commit(
             lambda: self._journal.applied(
                 replica,
                 update,
-                epoch=epoch,
+                learning_epoch=learning_epoch,
                 last=last,
                 applied_at=self._clock.now(),
                 staleness=staleness,
-                outcome=outcome,
+                verdict=verdict,
                 scalars=scalars,
             )
         )

@@ -73,9 +73,9 @@ class ParameterServer:
         self._outstanding.clear()
         self._kept = {self._version: self._current()} if self._synchronous else {}
 
-    async def pull(self, replica: int, number: int) -> Pulled:
-        """The slice at which `replica` samples, or takes the gradient of its push `number`; in synchronous mode at the
-        version of round `number`.
+    async def pull(self, replica: int, push_number: int) -> Pulled:
+        """The slice at which `replica` samples, or takes the gradient of push `push_number`; in synchronous mode at
+        the version of round `push_number`.
 
         Raises ShardEmpty before `restore`.
         """
@@ -83,7 +83,7 @@ class ParameterServer:
             raise ShardEmpty("this shard holds no weights: it was restarted and not restored")
         async with self._changed:
             if self._synchronous:
-                await self._wait_until(lambda: self._version >= number)
+                await self._wait_until(lambda: self._version >= push_number)
             self._outstanding[replica] = self._version
             self._changed.notify_all()
             return Pulled(self._weights.copy(), self._version, self._state)
@@ -93,7 +93,7 @@ class ParameterServer:
         if self._weights is None:
             raise ShardEmpty("this shard holds no weights: it was restarted and not restored")
         async with self._changed:
-            if push.number <= self._last_push.get(push.replica, -1):
+            if push.push_number <= self._last_push.get(push.replica, -1):
                 return Receipt(self._version, 0, "duplicate")
             receipt = await (self._push_round(push) if self._synchronous else self._push_now(push))
             self._changed.notify_all()
@@ -110,7 +110,7 @@ class ParameterServer:
             if self._version % self._topology.snapshot_every == 0:
                 self._kept = dict(sorted({**self._kept, self._version: self._current()}.items())[-_KEPT:])
         else:
-            await self._wait_until(lambda: self._version > push.number)
+            await self._wait_until(lambda: self._version > push.push_number)
         return Receipt(self._version, 0, "void" if push.void else "applied")
 
     async def _push_now(self, push: Push) -> Receipt:
@@ -119,9 +119,9 @@ class ParameterServer:
             await self._wait_until(lambda: self._keeps_bound(push.replica, bound))
         self._outstanding.pop(push.replica, None)
         staleness = 0 if push.void else self._version - push.base_version
-        scale, outcome = 1.0, "void" if push.void else "applied"
+        scale, verdict = 1.0, "void" if push.void else "applied"
         if bound is not None and staleness > bound:
-            scale, outcome = (
+            scale, verdict = (
                 ((bound + 1) / (staleness + 1), "down_weighted") if how == "down_weight" else (0.0, "dropped")
             )
         self._add(push, scale)
@@ -129,7 +129,7 @@ class ParameterServer:
             self._apply_sum()
         elif scale > 0 and not push.void and not self._ends_minibatch(push):
             await self._wait_for_the_others()
-        return Receipt(self._version, staleness, outcome)  # type: ignore[arg-type]
+        return Receipt(self._version, staleness, verdict)  # type: ignore[arg-type]
 
     async def _wait_for_the_others(self) -> None:
         """Before the next epoch of a minibatch whose gradient is only added up (`accumulate`): the epochs of a batch of
@@ -156,7 +156,7 @@ class ParameterServer:
     def _add(self, push: Push, scale: float = 1.0) -> None:
         """Count a push and add its gradient up. The strategy's state (shard 0) learns the rewards of a minibatch with
         its last gradient, so all its epochs see the state before it, and each reward is observed once."""
-        self._last_push[push.replica] = push.number
+        self._last_push[push.replica] = push.push_number
         if push.gradient is None:
             return
         if self._state is not None and self._ends_minibatch(push):
@@ -167,7 +167,7 @@ class ParameterServer:
             self._summed_children += len(push.rewards)
 
     def _ends_minibatch(self, push: Push) -> bool:
-        return (push.number + 1) % self._strategy.learning_epochs == 0
+        return (push.push_number + 1) % self._strategy.learning_epochs == 0
 
     def _apply_sum(self) -> None:
         """One update by the mean over the children added up; a round without any changes only the version."""

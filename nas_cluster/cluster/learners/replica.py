@@ -58,13 +58,13 @@ class Replica:
         self._coordinator = coordinator
         self._proposer = strategy.proposer(space.decisions())
 
-    async def run(self, number: int) -> None:
-        """Go on with push `number` and step until no more children are admitted."""
-        update, epoch = divmod(number, self._epochs)
+    async def run(self, push_number: int) -> None:
+        """Go on with push `push_number` and step until no more children are admitted."""
+        update, learning_epoch = divmod(push_number, self._epochs)
         try:
-            if epoch > 0:  # broken off between two epochs: the recorded proposal and rewards are learned from
+            if learning_epoch > 0:  # broken off between two epochs: the recorded proposal and rewards are learned from
                 batch = await self._coordinator.recorded(self._index, update)
-                admission = await self._learn(update, batch, first_epoch=epoch)
+                admission = await self._learn(update, batch, first_epoch=learning_epoch)
                 update += 1
             else:
                 admission = await self._coordinator.admit(self._index, update)
@@ -94,17 +94,17 @@ class Replica:
         """Push the minibatch's gradients: one, at the weights that sampled it, or several at those then current."""
         spec = self._space.at(batch.stage).decisions()
         admission = None
-        for epoch in range(first_epoch, self._epochs):
-            number = update * self._epochs + epoch
+        for learning_epoch in range(first_epoch, self._epochs):
+            push_number = update * self._epochs + learning_epoch
             if pulled is None or self._epochs > 1:
-                pulled = await self._servers.pull(self._index, number)
+                pulled = await self._servers.pull(self._index, push_number)
             if batch.rewards:
                 gradient = self._proposer.gradient(pulled.weights, pulled.state, spec, batch.proposal, batch.rewards)
             else:  # all children are controls: the push only keeps the count
                 gradient = None
-            receipts = await self._servers.push(self._index, number, pulled, gradient, batch)
+            receipts = await self._servers.push(self._index, push_number, pulled, gradient, batch)
             scalars = gradient.scalars if gradient else {}
-            admission = await self._coordinator.applied(self._index, update, epoch, receipts, scalars)
+            admission = await self._coordinator.applied(self._index, update, learning_epoch, receipts, scalars)
         return admission
 
     async def initial_weights(self) -> dict[str, NDArray[np.float32]]:
@@ -137,20 +137,20 @@ class Servers:
     def __init__(self, shards: Sequence[ShardClient]) -> None:
         self._shards = shards
 
-    async def pull(self, replica: int, number: int) -> PulledWeights:
+    async def pull(self, replica: int, push_number: int) -> PulledWeights:
         """The whole weight vector, its versions, and the strategy's state (kept by shard 0)."""
-        parts = await asyncio.gather(*(shard.pull(replica, number) for shard in self._shards))
+        parts = await asyncio.gather(*(shard.pull(replica, push_number) for shard in self._shards))
         weights = np.concatenate([part.weights for part in parts])
         return PulledWeights(weights, tuple(part.version for part in parts), parts[0].state or {})
 
     async def push(
-        self, replica: int, number: int, pulled: PulledWeights, gradient: Gradient | None, batch: BatchResult
+        self, replica: int, push_number: int, pulled: PulledWeights, gradient: Gradient | None, batch: BatchResult
     ) -> list[Receipt]:
         """Give each shard its slice of the gradient; without one, a void push."""
         slices = shard_slices(len(pulled.weights), len(self._shards))
         parts = [None if gradient is None else gradient.vector[part] for part in slices]
         pushes = [
-            Push(replica, number, version, part, batch.proposal.tokens, batch.rewards)
+            Push(replica, push_number, version, part, batch.proposal.tokens, batch.rewards)
             for part, version in zip(parts, pulled.versions, strict=True)
         ]
         return list(await asyncio.gather(*(s.push(p) for s, p in zip(self._shards, pushes, strict=True))))

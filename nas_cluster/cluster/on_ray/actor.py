@@ -1,9 +1,9 @@
 """The process that carries parts of a run: one actor class, and what its owner holds of it.
 
-`Host` carries any number of plain objects and forwards calls to them; so the parts need no decorator, and
-`replicas_per_actor` or `shards_per_actor` is only a question of how many go into one host. Ray's own retries and
+`Actor` carries any number of plain objects and forwards calls to them; so the parts need no decorator, and
+`replicas_per_actor` or `shards_per_actor` is only a question of how many go into one actor. Ray's own retries and
 restarts stay off: a restarted actor is an empty one and a retried call is re-ordered, so recovery is ours. So is
-noticing a loss that nobody tells Ray of: every host holds a lease (`lease.py`), renewed by the process that started it.
+noticing a loss that nobody tells Ray of: every actor holds a lease (`lease.py`), which its owner renews.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from nas_cluster.cluster.messages import PartLost
 from nas_cluster.cluster.on_ray.private import actor_id
 from nas_cluster.cluster.session.lease import Lease, Unanswered, until_lost
 
-__all__ = ["RayWorker", "Remote", "clear_host", "end_host", "refill_host", "start_host", "watch"]
+__all__ = ["RayWorker", "Remote", "clear_actor", "end_actor", "refill_actor", "start_actor", "watch"]
 
 _ANSWER_SECONDS = 5.0
 _CLEARED = "its process was cleared for another"
 
 
-class Host:
+class Actor:
     """An actor that carries plain objects. They are made by the first call, so that a part that cannot be made
     raises its own error there and not the actor's death.
 
-    A host may be cleared and given new parts, its generation then being the next; a call that was meant for the parts
+    A actor may be cleared and given new parts, its generation then being the next; a call that was meant for the parts
     of an earlier one finds them lost.
     """
 
@@ -47,7 +47,7 @@ class Host:
         self._lease = Lease(self._end)
 
     async def call(self, generation: int, part: int, method: str, *arguments: Any) -> Any:
-        """Call a method of one part. Raises PartLost when the host was cleared since, or meanwhile."""
+        """Call a method of one part. Raises PartLost when the actor was cleared since, or meanwhile."""
         if generation != self._generation:
             raise PartLost(_CLEARED)
         await self.open()
@@ -101,55 +101,55 @@ class Host:
         os._exit(1)
 
 
-def start_host(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
+def start_actor(factories: Sequence[Callable[[], Any]], options: dict[str, Any]) -> Any:
     """An actor that carries what these make; `options` are Ray's."""
-    actor = ray.remote(concurrency_groups={"lease": 4})(Host)
+    actor = ray.remote(concurrency_groups={"lease": 4})(Actor)
     options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 10_000, **options}
     return actor.options(**options).remote(list(factories))
 
 
-async def clear_host(host: Any) -> int | None:
-    """Take its parts from a host; the number of its next generation, or None when it does not answer soon."""
+async def clear_actor(actor: Any) -> int | None:
+    """Take its parts from a actor; the number of its next generation, or None when it does not answer soon."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            if (await watch(host)).done():
+            if (await watch(actor)).done():
                 return None
-            generation: int = await host.clear.remote()
+            generation: int = await actor.clear.remote()
             return generation
     except (TimeoutError, PartLost, RayError):
         return None
 
 
-async def refill_host(host: Any, factories: Sequence[Callable[[], Any]]) -> None:
-    """Give a cleared host new parts. Raises PartLost when it does not answer any more."""
+async def refill_actor(actor: Any, factories: Sequence[Callable[[], Any]]) -> None:
+    """Give a cleared actor new parts. Raises PartLost when it does not answer any more."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            await host.take.remote(list(factories))
+            await actor.take.remote(list(factories))
     except (TimeoutError, RayError) as error:
         raise PartLost(_first_line(error)) from error
 
 
-def end_host(host: Any) -> None:
+def end_actor(actor: Any) -> None:
     """End an actor of this process; nobody is told of a loss."""
-    _WATCHED.pop(actor_id(host), None)
-    ray.kill(host, no_restart=True)
+    _WATCHED.pop(actor_id(actor), None)
+    ray.kill(actor, no_restart=True)
 
 
 class Remote:
-    """A part in a host: its methods are coroutines here. Lost hosts raise PartLost, errors raise themselves.
+    """A part in a actor: its methods are coroutines here. Lost actors raise PartLost, errors raise themselves.
 
-    watched: whether this process renews the host's lease, and takes the host for lost when it does not answer.
+    watched: whether this process renews the actor's lease, and takes the actor for lost when it does not answer.
     """
 
-    def __init__(self, host: Any, part: int, *, generation: int = 0, watched: bool = True) -> None:
-        self._host = host
+    def __init__(self, actor: Any, part: int, *, generation: int = 0, watched: bool = True) -> None:
+        self._actor = actor
         self._part = part
         self._generation = generation
         self._watched = watched
 
     def unwatched(self) -> Remote:
         """The same part for a process that leaves it to others to notice a loss."""
-        return Remote(self._host, self._part, generation=self._generation, watched=False)
+        return Remote(self._actor, self._part, generation=self._generation, watched=False)
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         if method.startswith("_"):
@@ -157,8 +157,8 @@ class Remote:
         return partial(self._call, method)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        lost = await watch(self._host) if self._watched else None
-        call = self._host.call.remote(self._generation, self._part, method, *arguments)
+        lost = await watch(self._actor) if self._watched else None
+        call = self._actor.call.remote(self._generation, self._part, method, *arguments)
         answer = asyncio.ensure_future(_answer(call))
         try:
             await asyncio.wait([answer] if lost is None else [answer, lost], return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +170,7 @@ class Remote:
 
 
 async def _answer(call: Any) -> Any:
-    """A call's result. Raises PartLost when the host is gone, and what the part raised."""
+    """A call's result. Raises PartLost when the actor is gone, and what the part raised."""
     try:
         return await call
     except RayActorError as error:
@@ -181,33 +181,33 @@ async def _answer(call: Any) -> Any:
 
 
 _WATCHED: dict[Any, asyncio.Future[str]] = {}
-"""The hosts whose leases this process renews: a future that has the reason once the host is lost."""
+"""The actors whose leases this process renews: a future that has the reason once the actor is lost."""
 
 
-async def watch(host: Any) -> asyncio.Future[str]:
-    """Renew a host's lease from now on, once its parts are made."""
-    if actor_id(host) not in _WATCHED:
-        await _answer(host.open.remote())
-        if actor_id(host) not in _WATCHED:
-            _WATCHED[actor_id(host)] = asyncio.get_running_loop().create_future()
-            asyncio.run_coroutine_threadsafe(_keep_watch(host, _WATCHED[actor_id(host)]), _watch_loop())
-    return _WATCHED[actor_id(host)]
+async def watch(actor: Any) -> asyncio.Future[str]:
+    """Renew a actor's lease from now on, once its parts are made."""
+    if actor_id(actor) not in _WATCHED:
+        await _answer(actor.open.remote())
+        if actor_id(actor) not in _WATCHED:
+            _WATCHED[actor_id(actor)] = asyncio.get_running_loop().create_future()
+            asyncio.run_coroutine_threadsafe(_keep_watch(actor, _WATCHED[actor_id(actor)]), _watch_loop())
+    return _WATCHED[actor_id(actor)]
 
 
 @cache
 def _watch_loop() -> asyncio.AbstractEventLoop:
-    """In a thread of its own: whatever this process is busy with, its hosts are asked for beats."""
+    """In a thread of its own: whatever this process is busy with, its actors are asked for beats."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="leases", daemon=True).start()
     return loop
 
 
-async def _keep_watch(host: Any, lost: asyncio.Future[str]) -> None:
+async def _keep_watch(actor: Any, lost: asyncio.Future[str]) -> None:
     async def beat() -> None:
-        if _WATCHED.get(actor_id(host)) is not lost:
+        if _WATCHED.get(actor_id(actor)) is not lost:
             raise asyncio.CancelledError  # closed
         try:
-            await host.beat.options(concurrency_group="lease").remote()
+            await actor.beat.options(concurrency_group="lease").remote()
         except ActorUnavailableError as error:
             raise Unanswered from error
 
@@ -215,17 +215,17 @@ async def _keep_watch(host: Any, lost: asyncio.Future[str]) -> None:
         reason = await until_lost(beat)
     except RayActorError as error:
         reason = _first_line(error)
-    if _WATCHED.get(actor_id(host)) is lost:
+    if _WATCHED.get(actor_id(actor)) is lost:
         lost.get_loop().call_soon_threadsafe(lost.set_result, reason)
-        await asyncio.to_thread(ray.kill, host, no_restart=True)  # it may only be deaf, and hold a card
+        await asyncio.to_thread(ray.kill, actor, no_restart=True)  # it may only be deaf, and hold a card
 
 
 class RayWorker(Remote):
-    """A child worker in a host of its own, which `close` ends."""
+    """A child worker in a actor of its own, which `close` ends."""
 
     async def close(self) -> None:
         """End the worker's process, and with it the child's."""
-        end_host(self._host)
+        end_actor(self._actor)
 
 
 def _first_line(error: BaseException) -> str:

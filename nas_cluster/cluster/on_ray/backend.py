@@ -1,5 +1,4 @@
-"""The parts of a run as Ray actors: what `backend.py` says, by the hosts of `ray_host.py`. Beside this module only its
-neighbours `ray_*.py` import ray."""
+"""The parts of a run as Ray actors: the `RayBackend` of a session, made of what `actor.py` and `placement.py` give."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ from nas_cluster.cluster.messages import CoordinatorClient, PartLost, ReplicaCli
 from nas_cluster.cluster.on_ray.actor import (
     RayWorker,
     Remote,
-    clear_host,
-    end_host,
-    refill_host,
-    start_host,
+    clear_actor,
+    end_actor,
+    refill_actor,
+    start_actor,
     watch,
 )
 from nas_cluster.cluster.on_ray.connection import Connection
@@ -45,10 +44,10 @@ _background: set[asyncio.Task[None]] = set()
 
 @dataclass(frozen=True)
 class Learner:
-    """A host of shards or replicas, by the name of the first: ROLE-INDEX."""
+    """A actor of shards or replicas, by the name of the first: ROLE-INDEX."""
 
     name: str
-    host: Any
+    actor: Any
     generation: int = 0
 
 
@@ -56,10 +55,10 @@ class RayBackend:
     """Connects to `RAY_ADDRESS` when it is set, and otherwise starts Ray on this machine, on loopback."""
 
     def __init__(self) -> None:
-        self._hosts: list[Any] = []
+        self._actors: list[Any] = []
         self._learners: list[Learner] = []
         self._cleared: dict[str, Learner] = {}
-        """Hosts of lost shards' and replicas' companions, which have imported torch already."""
+        """Actors of lost shards' and replicas' companions, which have imported torch already."""
         self._connection = Connection()
         self._run = ""
 
@@ -77,9 +76,9 @@ class RayBackend:
         )
         self._run = run_of(directory)
         factory = partial(_make_coordinator, config.to_dict(), directory, shape.workers, shape.slots_per_worker)
-        host = start_host([factory], {**this_node(), "name": _host_name(self._run, "coordinator-0")})
-        self._hosts.append(host)
-        coordinator = Remote(host, 0)
+        actor = start_actor([factory], {**this_node(), "name": _actor_name(self._run, "coordinator-0")})
+        self._actors.append(actor)
+        coordinator = Remote(actor, 0)
         await coordinator._call("progress")  # a run that cannot be opened says so here
         return coordinator
 
@@ -98,35 +97,35 @@ class RayBackend:
         return await self._spread("replica", indices, factories, config.topology.replicas_per_actor)
 
     async def _spread(
-        self, role: str, indices: Sequence[int], factories: Sequence[Callable[[], Any]], per_host: int
+        self, role: str, indices: Sequence[int], factories: Sequence[Callable[[], Any]], per_actor: int
     ) -> list[Any]:
         clients: list[Any] = []
-        for start in range(0, len(factories), per_host):
-            group = factories[start : start + per_host]
+        for start in range(0, len(factories), per_actor):
+            group = factories[start : start + per_actor]
             learner = await self._learner(f"{role}-{indices[start]}", group)
             self._learners.append(learner)
-            clients += [Remote(learner.host, part, generation=learner.generation) for part in range(len(group))]
+            clients += [Remote(learner.actor, part, generation=learner.generation) for part in range(len(group))]
         return clients
 
     async def _learner(self, name: str, factories: Sequence[Callable[[], Any]]) -> Learner:
-        """The host of this name that was cleared, or a new one, with these parts."""
+        """The actor of this name that was cleared, or a new one, with these parts."""
         place = self._places.next()
         if name not in self._cleared:
-            return Learner(name, start_host(factories, {**place, "name": _host_name(self._run, name)}))
+            return Learner(name, start_actor(factories, {**place, "name": _actor_name(self._run, name)}))
         learner = self._cleared[name]
-        await refill_host(learner.host, factories)
+        await refill_actor(learner.actor, factories)
         return self._cleared.pop(name)
 
     async def watch_learners(self) -> None:
         """Raise PartLost as soon as a shard or a replica is lost, also one that nobody has asked for anything."""
-        watched = [await watch(learner.host) for learner in self._learners]
+        watched = [await watch(learner.actor) for learner in self._learners]
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         raise PartLost(next(lost.result() for lost in watched if lost.done()))
 
     async def clear_learners(self) -> None:
         """End shards and replicas; the processes that are left carry those that are started next."""
         learners, self._learners = [*self._learners, *self._cleared.values()], []
-        generations = await asyncio.gather(*(clear_host(learner.host) for learner in learners))
+        generations = await asyncio.gather(*(clear_actor(learner.actor) for learner in learners))
         self._cleared = {
             learner.name: replace(learner, generation=generation)
             for learner, generation in zip(learners, generations, strict=True)
@@ -134,12 +133,12 @@ class RayBackend:
         }
         for learner in learners:
             if learner.name not in self._cleared:
-                end_host(learner.host)
+                end_actor(learner.actor)
 
     async def end_learners(self) -> None:
         """End shards and replicas; the coordinator and its workers go on."""
         for learner in [*self._learners, *self._cleared.values()]:
-            end_host(learner.host)
+            end_actor(learner.actor)
         self._learners, self._cleared = [], {}
 
     async def spawn_worker(self, config: JobConfig, directory: Path, index: int, *, test: bool) -> WorkerClient:
@@ -153,9 +152,9 @@ class RayBackend:
     async def close(self) -> None:
         """End all actors, and Ray if it was started or joined here."""
         await self.end_learners()
-        for host in self._hosts:
-            end_host(host)
-        self._hosts.clear()
+        for actor in self._actors:
+            end_actor(actor)
+        self._actors.clear()
         await asyncio.to_thread(self._connection.close)
 
 
@@ -164,7 +163,7 @@ def run_of(directory: Path) -> str:
     return RunRecord.open(directory).run_id[:12]
 
 
-def _host_name(run: str, part: str) -> str:
+def _actor_name(run: str, part: str) -> str:
     """RUN/ROLE-INDEX/UNIQUE: by the first two the fault injector finds a process, the last lets a new one take over."""
     return f"{run}/{part}/{uuid.uuid4().hex[:8]}"
 
@@ -190,14 +189,14 @@ def _spawn_ray_worker(config: dict[str, Any], directory: Path, test: bool, index
     job = JobConfig.from_dict(config)
     resources, shared = job.topology.resources, job.estimator.shares_process
     options: dict[str, Any] = {"num_cpus": 0} if shared else child_options(resources)
-    options["name"] = _host_name(run_of(directory), f"worker-{index}")
+    options["name"] = _actor_name(run_of(directory), f"worker-{index}")
     factory = partial(_make_worker, config, directory, index, test)
-    return RayWorker(start_host([factory], options), 0)
+    return RayWorker(start_actor([factory], options), 0)
 
 
 def _make_worker(config: dict[str, Any], directory: Path, index: int, test: bool) -> ChildWorker:
     """Called on the worker's node: its group reaches it at that node's address."""
-    return make_worker(config, directory, index, test=test, host=ray.util.get_node_ip_address())
+    return make_worker(config, directory, index, test=test, address=ray.util.get_node_ip_address())
 
 
 def _make_shard(config: dict[str, Any]) -> ParameterServer:

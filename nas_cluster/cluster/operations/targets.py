@@ -52,29 +52,29 @@ class RayTargets:
 
     def _places(self, role: str) -> list[str]:
         """Ids of the nodes of all parts in this role, those that answer soon."""
-        hosts = [host for part in self.parts(role) if (host := self._host(part)) is not None]
-        asked = [host.where.options(concurrency_group="lease").remote() for host in hosts]
+        actors = [actor for part in self.parts(role) if (actor := self._actor(part)) is not None]
+        asked = [actor.where.options(concurrency_group="lease").remote() for actor in actors]
         done, _ = ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
         return [place[0] for place in map(_within_seconds, done) if place is not None]
 
     def where(self, part: str) -> tuple[str, int] | None:
         """Its node's id and its process's, or None when it is gone."""
-        host = self._host(part)
-        if host is None:
+        actor = self._actor(part)
+        if actor is None:
             return None
-        place: tuple[str, int] | None = _within_seconds(host.where.options(concurrency_group="lease").remote())
+        place: tuple[str, int] | None = _within_seconds(actor.where.options(concurrency_group="lease").remote())
         return place
 
     def kill(self, part: str) -> None:
         """`kill -9` of a process."""
-        host = self._host(part)
-        if host is not None:
-            host.die.options(concurrency_group="lease").remote()
+        actor = self._actor(part)
+        if actor is not None:
+            actor.die.options(concurrency_group="lease").remote()
 
     def kill_child(self, worker: str) -> bool:
         """`kill -9` of the process in which a worker trains children; False when it has none."""
-        host = self._host(worker)
-        return host is not None and bool(_within_seconds(host.call.remote(0, 0, "kill")))
+        actor = self._actor(worker)
+        return actor is not None and bool(_within_seconds(actor.call.remote(0, 0, "kill")))
 
     def drain(self, node: str) -> None:
         """Tell a node that it will be taken away in 30 s, and then take it away. Ray itself only sends nothing new."""
@@ -93,7 +93,7 @@ class RayTargets:
         task = ray.remote(_end_raylet).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
         _within_seconds(task.remote(seconds))  # a node that is drained takes no task any more
 
-    def _host(self, part: str) -> Any:
+    def _actor(self, part: str) -> Any:
         """The actor of this part, or None when it is gone by now."""
         for name in ray.util.list_named_actors():
             if name.startswith(f"{self._run}/{part}/"):

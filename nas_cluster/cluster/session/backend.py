@@ -86,8 +86,8 @@ def make_replica(config: JobConfig, index: int, servers: Servers, coordinator: C
 
 
 def make_worker(
-    config: dict[str, Any], directory: Path, index: int, *, test: bool, host: str = "127.0.0.1"
+    config: dict[str, Any], directory: Path, index: int, *, test: bool, address: str = "127.0.0.1"
 ) -> ChildWorker:
     """Worker `index` of a job; what its children print goes to a log in the run directory."""
     name = f"{'retrain-' if test else ''}worker-{index}"
-    return ChildWorker(name, config, log=directory / LOGS / f"{name}.log", test=test, host=host)
+    return ChildWorker(name, config, log=directory / LOGS / f"{name}.log", test=test, address=address)

@@ -133,12 +133,12 @@ def test_a_repeated_push_changes_nothing_also_after_a_restart():
         shard = await make_shard(controller_replicas=2)
         await shard.push(push(0, 0))
         before = await shard.snapshot()
-        assert (await shard.push(push(0, 0))).outcome == "duplicate"
+        assert (await shard.push(push(0, 0))).verdict == "duplicate"
         other = ParameterServer(Random(), Topology(controller_replicas=2), synchronous=False)
         await other.restore(before)
-        assert (await other.push(push(0, 0))).outcome == "duplicate"
+        assert (await other.push(push(0, 0))).verdict == "duplicate"
         assert np.array_equal((await other.pull(0, 1)).weights, before.arrays["weights"])
-        assert (await other.push(push(1, 0, base=1))).outcome == "applied"
+        assert (await other.push(push(1, 0, base=1))).verdict == "applied"
 
     asyncio.run(scenario())
 
@@ -156,10 +156,10 @@ def test_staleness_is_measured_and_old_gradients_are_dropped_or_down_weighted():
         return receipt, before, after
 
     receipt, before, after = asyncio.run(scenario("drop"))
-    assert (receipt.outcome, receipt.staleness) == ("dropped", 3)
+    assert (receipt.verdict, receipt.staleness) == ("dropped", 3)
     assert np.array_equal(before, after)
     receipt, before, after = asyncio.run(scenario("down_weight"))
-    assert (receipt.outcome, receipt.staleness) == ("down_weighted", 3)
+    assert (receipt.verdict, receipt.staleness) == ("down_weighted", 3)
     assert not np.array_equal(before, after)
 
 
@@ -258,8 +258,8 @@ def test_void_pushes_are_counted_and_move_nothing():
     async def scenario(synchronous):
         shard = await make_shard(synchronous, controller_replicas=2, strategy=PPO(epochs=1))
         receipts = await asyncio.gather(shard.push(void(0, 0)), shard.push(void(1, 0)))
-        assert {receipt.outcome for receipt in receipts} == {"void"}
-        assert (await shard.push(void(0, 0))).outcome == "duplicate"
+        assert {receipt.verdict for receipt in receipts} == {"void"}
+        assert (await shard.push(void(0, 0))).verdict == "duplicate"
         return await shard.snapshot()
 
     for synchronous, version in ((True, 1), (False, 0)):

@@ -1,4 +1,4 @@
-"""A host as the plain object that it is: the parts it carries, and those it no longer does. As an actor it is tried in
+"""An actor as the plain object that it is: the parts it carries, and those it no longer does. On Ray it is tried in
 `tests/integration/test_on_ray.py`."""
 
 import asyncio
@@ -6,7 +6,7 @@ import asyncio
 import pytest
 
 from nas_cluster.cluster.messages import PartLost
-from nas_cluster.cluster.on_ray.actor import Host
+from nas_cluster.cluster.on_ray.actor import Actor
 
 
 class Part:
@@ -23,33 +23,33 @@ class Part:
 
 
 def test_calls_reach_the_part_they_name():
-    host = Host([lambda: Part("a"), lambda: Part("b")])
-    assert asyncio.run(host.call(0, 1, "hear", "word")) == "b"
+    actor = Actor([lambda: Part("a"), lambda: Part("b")])
+    assert asyncio.run(actor.call(0, 1, "hear", "word")) == "b"
 
 
 def test_a_part_that_cannot_be_made_raises_its_own_error_each_time():
-    host = Host([lambda: 1 / 0])
+    actor = Actor([lambda: 1 / 0])
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(host.call(0, 0, "hear", "word"))
+            asyncio.run(actor.call(0, 0, "hear", "word"))
 
 
 def test_clearing_breaks_off_calls_and_later_ones_for_the_old_parts_find_them_lost():
     old, new = Part("old"), Part("new")
 
     async def scenario():
-        host = Host([lambda: old])
-        under_way = asyncio.create_task(host.call(0, 0, "wait"))
-        await host.call(0, 0, "hear", "in time")
-        generation = await host.clear()
+        actor = Actor([lambda: old])
+        under_way = asyncio.create_task(actor.call(0, 0, "wait"))
+        await actor.call(0, 0, "hear", "in time")
+        generation = await actor.clear()
         with pytest.raises(PartLost):
             await under_way
         with pytest.raises(PartLost):
-            await host.call(0, 0, "hear", "between")
-        await host.take([lambda: new])
+            await actor.call(0, 0, "hear", "between")
+        await actor.take([lambda: new])
         with pytest.raises(PartLost):
-            await host.call(0, 0, "hear", "too late")
-        return await host.call(generation, 0, "hear", "to the new one")
+            await actor.call(0, 0, "hear", "too late")
+        return await actor.call(generation, 0, "hear", "to the new one")
 
     assert asyncio.run(scenario()) == "new"
     assert old.heard == ["in time"]

@@ -104,10 +104,10 @@ def test_an_asynchronous_search_counts_every_child_once_and_bounds_staleness(sim
     outcome, record = search(config)
     assert outcome.ended == "done"
     assert sorted(row.child.number for row in record.children()) == list(range(200))
-    assert {b.outcome for b in record.batches()} <= {"applied", "dropped" if how == "drop" else "down_weighted"}
+    assert {b.verdict for b in record.batches()} <= {"applied", "dropped" if how == "drop" else "down_weighted"}
     if how == "wait":
         assert max(b.staleness for b in record.batches()) <= 4
-        assert all(b.outcome == "applied" for b in record.batches())
+        assert all(b.verdict == "applied" for b in record.batches())
 
 
 def test_controls_are_drawn_by_their_number_and_teach_nothing(simulated_job, tmp_path):
@@ -150,7 +150,7 @@ def test_a_batch_may_mix_children_of_several_replicas(simulated_job, bound):
     assert outcome.ended == "done"
     assert gradients(config, record) == 40 * 3
     assert outcome.progress.updates == 40 * 3 // 4
-    assert all(b.epochs == 3 and b.applied_at is not None for b in record.batches())
+    assert all(b.learning_epochs == 3 and b.applied_at is not None for b in record.batches())
     if bound is not None:
         assert max(b.staleness for b in record.batches()) <= bound
 

@@ -98,7 +98,7 @@ def test_a_replica_lost_between_two_epochs_goes_on_with_what_is_recorded(simulat
     assert outcome.ended == "done"
     assert [event.kind for event in broken.events()] == ["part_lost"] * 2
     assert {0, 4} <= set(asked)
-    assert all(b.applied_at is not None and b.epochs == 3 for b in broken.batches())
+    assert all(b.applied_at is not None and b.learning_epochs == 3 for b in broken.batches())
     if mode == "asynchronous":
         assert outcome.progress.updates == gradients(config, broken)
     else:
