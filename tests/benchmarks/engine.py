@@ -20,7 +20,7 @@ from measure import machine, summary
 from nas_cluster import job
 from nas_cluster.config import JobConfig
 
-ZERO_COST = {"kind": "simulated"}
+ZERO_COST = {"kind": "simulated", "isolated": True}  # the path of real children: a process below each worker
 
 
 def config(folder, name, *, topology, children, estimator, layers=3, cache=False):

@@ -199,8 +199,6 @@ class Coordinator:
         update = rows[0].child.child_id.update
         return planning.to_learn_from(rows, learn=self._admissions.learns_from(update))
 
-    # -- updates -------------------------------------------------------------------------------------------------------
-
     async def applied(
         self, replica: int, update: int, learning_epoch: int, receipts: list[Receipt], scalars: dict[str, float]
     ) -> Admission | None:
@@ -232,8 +230,6 @@ class Coordinator:
         except StorageFull:
             pass  # a later one will do
         return await self.admit(replica, update + 1) if last else None
-
-    # -- for people ----------------------------------------------------------------------------------------------------
 
     async def event(self, kind: str, detail: dict[str, Any]) -> None:
         """Record something that happened outside (a lost shard, a recovery)."""
