@@ -105,7 +105,7 @@ def test_asynchronous_searches_killed_many_times_count_everything_once(
         assert sorted(row.child.number for row in record.children()) == list(range(children))
         assert all(row.done for row in record.children())
         assert all(b.applied_at is not None and b.staleness <= 5 for b in record.batches())
-        assert {b.epochs for b in record.batches()} == {config.strategy.learning_epochs}
+        assert {b.learning_epochs for b in record.batches()} == {config.strategy.learning_epochs}
         (_, _, meta), _ = SnapshotStore(tmp_path / config.name / SNAPSHOTS).newest_good(record.snapshots())
         for shard in meta["shards"]:
             assert shard["adam_updates"] == gradients(config, record)
