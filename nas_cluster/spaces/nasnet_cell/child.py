@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +12,9 @@ from nas_cluster.nn.convolutions import SameConv2d, initialise_convolutions
 from nas_cluster.nn.drop_path import keep_probabilities
 from nas_cluster.nn.feature_map import FeatureMap
 from nas_cluster.nn.pooling import global_average
-from nas_cluster.spaces.nasnet_cell.architecture import NASNetArchitecture
+from nas_cluster.spaces.nasnet_cell.architecture import NASNetArchitecture, NASNetChildOptions
 from nas_cluster.spaces.nasnet_cell.assembly import assemble, live_maps
 from nas_cluster.spaces.nasnet_cell.cell import CellModule
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.nasnet_cell.space import NASNetChildOptions
 
 __all__ = ["NASNetChild"]
 
