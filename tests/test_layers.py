@@ -99,7 +99,7 @@ def circles(graph):
 
 
 def shortest_way(graph, start, end):
-    """Names from start to end, both included; empty where no way leads there. Of equally short ones the first by name."""
+    """Names from start to end, both included; empty where no way leads there. Of equally short, the first by name."""
     came_from = {start: None}
     waiting = deque([start])
     while waiting:
