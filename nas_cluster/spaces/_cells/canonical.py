@@ -21,10 +21,10 @@ def canonical_steps(steps: Sequence[Step], listed: Collection[int] = ()) -> tupl
     is its own canonical form. Steps are placed one by one; of equally good beginnings those that leave the same rest
     are followed once, so that many like steps cost little.
 
-    >>> a, b = Step(((1, "max"), (0, "avg")), "add"), Step(((2, "avg"), (0, "avg")), "add")
-    >>> c = Step(((0, "avg"), (0, "avg")), "add")
-    >>> canonical_steps([a, b, c])[0] == canonical_steps([c, a, b._replace(halves=((0, "avg"), (3, "avg")))])[0]
-    True
+    >>> one, other = Step(((1, "pool"), (0, "pool")), "add"), Step(((0, "conv"), (0, "conv")), "add")
+    >>> steps, _ = canonical_steps([one, other])
+    >>> steps == canonical_steps([other, one])[0], [step.halves for step in steps]
+    (True, [((0, 'conv'), (0, 'conv')), ((0, 'pool'), (1, 'pool'))])
     """
     beginnings: list[_Beginning] = [({state: state for state in range(INPUTS)}, ())]
     for number in range(INPUTS, len(steps) + INPUTS):

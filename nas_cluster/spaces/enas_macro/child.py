@@ -103,14 +103,14 @@ class MacroNetwork(nn.Module):
 
 
 class _JoinedLinear(nn.Module):
-    """A linear layer without bias over the features of any of the given maps; each map has a matrix of its own."""
+    """The layer is linear, without bias, over the features of any of the given maps; each has a matrix of its own."""
 
     def __init__(self, maps: Iterable[int], features: int, classes: int) -> None:
         super().__init__()
         self.weights = nn.ParameterDict({str(m): nn.Parameter(torch.empty(classes, features)) for m in maps})
 
     def forward(self, x: Tensor, maps: tuple[int, ...]) -> Tensor:
-        """(N, features * len(maps)) to (N, classes)."""
+        """Map (N, features * len(maps)) to (N, classes)."""
         return nn.functional.linear(x, torch.cat([self.weights[str(m)] for m in maps], 1))
 
 

@@ -21,8 +21,8 @@ __all__ = ["SharedMacro"]
 
 
 class SharedMacro(MacroNetwork):
-    """Images and an architecture to logits (N, classes). Two architectures share a layer's operation and the matrix of
-    a layer and a map that it reads, where both have them; norms belong to layers and operations."""
+    """The network maps images and an architecture to logits (N, classes). Two architectures share a layer's operation,
+    and the matrix of a layer and a map that it reads, where both have them; norms belong to layers and operations."""
 
     def __init__(
         self,

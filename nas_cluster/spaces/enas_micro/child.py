@@ -1,6 +1,7 @@
 """A network of cells, and the child of one architecture (Pham et al. 2018, sections 2.4, 3.2; the released code).
 
-L normal cells; reduction cells at the places L//3 and 2(L//3)+1 of L+2; a stem; a classifier without bias.
+A network has a stem, L normal cells, reduction cells at the places L//3 and 2(L//3)+1 of L+2, and a classifier without
+bias.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from nas_cluster.nn.feature_map import FeatureMap
 from nas_cluster.nn.pooling import global_average
 from nas_cluster.nn.shared_weights import initialise_he
 from nas_cluster.spaces.enas_micro.architecture import Cell, MicroArchitecture, MicroChildOptions
-from nas_cluster.spaces.enas_micro.cell import CellModule, CellPlan, Edge, Place
+from nas_cluster.spaces.enas_micro.cell import CellModule, Place
+from nas_cluster.spaces.enas_micro.plan import CellPlan, Edge
 
 __all__ = ["MicroChild", "MicroNetwork", "Parts"]
 
@@ -45,7 +47,7 @@ class MicroNetwork(nn.Module):
     """The network has all cells, with the modules of the given parts: of one architecture (child) or of all (shared).
 
     halves_before: a factorised reduction halves the newest map before a reduction cell, which then keeps its size.
-    progress: share of the training that is done, 0 to 1; the trainer sets it and drop path follows it.
+    progress: the trainer fills it before every step (`FollowsProgress`), and drop path follows it.
     """
 
     progress: Tensor

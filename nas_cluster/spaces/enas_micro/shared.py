@@ -10,14 +10,14 @@ from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.shared_weights import tensors_by_name, use_batch_statistics
 from nas_cluster.spaces._cells.step import INPUTS
 from nas_cluster.spaces.enas_micro.architecture import MicroArchitecture, MicroChildOptions, Operation
-from nas_cluster.spaces.enas_micro.cell import CellPlan, every_edge
 from nas_cluster.spaces.enas_micro.child import MicroNetwork, Parts
+from nas_cluster.spaces.enas_micro.plan import CellPlan, every_edge
 
 __all__ = ["SharedMicro"]
 
 
 class SharedMicro(MicroNetwork):
-    """Images and an architecture to logits (N, classes). An edge's weights are its own in every cell of the network:
+    """The network maps images and an architecture to logits (N, classes). An edge's weights are its own in every cell:
     two architectures share those that they both have in the same cell, node, half, state and operation."""
 
     def __init__(
