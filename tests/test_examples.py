@@ -1,4 +1,4 @@
-"""The examples in docstrings are true."""
+"""The examples in docstrings are true. Those of a space's fast path need its cells; the space's own tests run them."""
 
 import doctest
 import importlib
@@ -12,7 +12,7 @@ ROOT = Path(nas_cluster.__file__).parent
 WITH_EXAMPLES = sorted(
     ".".join(["nas_cluster", *path.relative_to(ROOT).with_suffix("").parts])
     for path in ROOT.rglob("*.py")
-    if ">>> " in path.read_text()
+    if ">>> " in path.read_text() and path.parent.name != "fast"
 )
 
 
