@@ -14,19 +14,17 @@ decisions of a group at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cluster.controllers._layout import Layout, Part, is_anchor
+from nas_cluster.controllers._lstm_settings import LSTMSettings
 from nas_cluster.controllers._recurrence import Layer, lstm_step, unroll
 from nas_cluster.controllers.base import StepScores
 from nas_cluster.core.decisions import Decision, DecisionSpec, Head
-
-if TYPE_CHECKING:
-    from nas_cluster.controllers.lstm import LSTM
 
 __all__ = ["LSTMPolicy"]
 
@@ -37,7 +35,7 @@ _ILLEGAL = -1e9
 class LSTMPolicy(nn.Module):
     """A policy over the token sequences of a spec."""
 
-    def __init__(self, settings: LSTM, spec: DecisionSpec, seed: int) -> None:
+    def __init__(self, settings: LSTMSettings, spec: DecisionSpec, seed: int) -> None:
         super().__init__()
         self._settings = settings
         self._layout: Layout | None = None

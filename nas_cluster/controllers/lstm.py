@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
+from nas_cluster.controllers._lstm_settings import LSTMSettings
 from nas_cluster.controllers.base import Controller
 from nas_cluster.core.decisions import DecisionSpec
 
@@ -15,23 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["LSTM"]
 
 
-class LSTM(Controller):
+class LSTM(LSTMSettings, Controller):
     """Settings of the controller network; the defaults are the paper's."""
-
-    layers: int = Field(2, ge=1)
-    hidden_size: int = Field(35, ge=1)
-    embedding_size: int | None = Field(None, ge=1)
-    """Of the fed-back tokens; null: hidden_size (the paper does not say)."""
-    init_range: float = Field(0.08, gt=0)
-    """All weights start uniform in plus or minus this."""
-    temperature: float | None = Field(None, gt=0)
-    """Divides every logit (5 in ENAS)."""
-    tanh_constant: float | None = Field(None, gt=0)
-    """C of C * tanh(logit), applied after the temperature (2.5 in ENAS)."""
-    choice_tanh_constant: float | None = Field(None, gt=0)
-    """C of choices, where it is another than that of attention (ENAS's release: 0.44 for operations beside 1.1)."""
-    initial_biases: dict[str, tuple[float, ...]] = {}
-    """What the biases of a group of choices start at (ENAS's release: `operation: [10, 10, 0, 0, 0]`)."""
 
     def build(self, spec: DecisionSpec, seed: int) -> LSTMPolicy:
         """A freshly initialised network for every group of `spec`."""

@@ -81,11 +81,12 @@ class SharedImages(WarmSharing):
         """Minibatch step * M + slot of the epoch's plan goes to architecture `slot` of `step`."""
         import torch
 
+        from nas_cluster.nn.protocols import follows_progress
         from nas_cluster.training.image_classifier import classification_loss
         from nas_cluster.training.shared import Bound
 
         rows_S6B = torch.from_numpy(self._plan.epoch(order.phase).stacked()).to(self.store.device)
-        progress = dict(self.network.named_buffers()).get("progress")
+        progress = self.network.progress if follows_progress(self.network) else None
         M, steps = len(order.tokens[0]), len(order.tokens)
 
         def loss(step: int, slot: int, architecture: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Concatenation along the filters whose gradients are whole tensors."""
+"""Concatenation along the filters that gives its inputs whole tensors as gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["concatenate", "layout_of"]
 
 
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
-    """Maps (N, C_i, H, W) to (N, sum of C_i, H, W); one map is returned as it is.
+    """Join maps (N, C_i, H, W) to one (N, sum of C_i, H, W); a single map is returned as it is.
 
     torch.cat gives each input a strided slice of the gradient; batch norm's backward pass then takes a general path
     that is several times slower on a CPU. Here the slices are copied once.

@@ -1,6 +1,7 @@
-"""Convolutions as cells use them: SAME padding, no bias, batch norm after. Who calls them applies the ReLU before.
+"""Convolutions as cells use them: with SAME padding, without bias, with a batch norm behind.
 
-So a map that several operations read is rectified once (feature_map.py). Sizes: C input channels, F filters, k kernel.
+The caller applies the ReLU before them, so that a map that several operations read is rectified once (feature_map.py).
+Sizes: C input channels, F filters, k kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = [
 
 
 class SameConv2d(nn.Conv2d):
-    """Dense convolution with SAME padding and no bias."""
+    """The convolution is dense, has SAME padding and no bias."""
 
     def __init__(
         self,
@@ -41,13 +42,17 @@ class SameConv2d(nn.Conv2d):
         super().__init__(channels, filters, kernel, stride, dilation=dilation, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
         x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)
         return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation)
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm: k*k*C*F + 2F parameters."""
+    """The module computes a convolution and a batch norm: k*k*C*F + 2F parameters.
+
+    >>> sum(p.numel() for p in ConvNorm(channels=4, filters=6, kernel=3).parameters())
+    228
+    """
 
     def __init__(self, channels: int, filters: int, kernel: int = 1, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
@@ -55,13 +60,14 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.norm(self.conv(x))
         return y
 
 
 class FactorisedConvNorm(nn.Module):
-    """1 x k, then k x 1, then batch norm: k*C*F + k*F*F + 2F parameters. Each kernel strides along its own length."""
+    """The module computes a 1 x k convolution, a k x 1 one and a batch norm: k*C*F + k*F*F + 2F parameters. Each kernel
+    strides along its own length."""
 
     def __init__(self, channels: int, filters: int, length: int, stride: int = 1) -> None:
         super().__init__()
@@ -70,14 +76,14 @@ class FactorisedConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.norm(self.down(self.across(x)))
         return y
 
 
 class SeparableTwice(nn.Module):
-    """A depthwise-separable convolution applied twice: depthwise (stride), pointwise, norm, ReLU, depthwise, pointwise,
-    norm (Zoph et al. 2018, A.4): k*k*C + C*F + k*k*F + F*F + 4F parameters."""
+    """The module applies a depthwise-separable convolution twice: depthwise (with the stride), pointwise, norm, ReLU,
+    depthwise, pointwise, norm (Zoph et al. 2018, A.4): k*k*C + C*F + k*k*F + F*F + 4F parameters."""
 
     def __init__(self, channels: int, filters: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -87,15 +93,16 @@ class SeparableTwice(nn.Module):
         self.pointwise_2 = ConvNorm(filters, filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride))."""
         x = F.relu(self.pointwise_1(self.depthwise_1(x)), inplace=True)
         y: Tensor = self.pointwise_2(self.depthwise_2(x))
         return y
 
 
 class FactorisedReduction(nn.Module):
-    """Half the size without losing half of the pixels: one half of the filters reads the even pixels, the other half
-    those shifted by one, then one batch norm (Zoph et al. 2018, A.4): C*F + 2F parameters. F is at least 2."""
+    """The module halves a map without losing half of its pixels: one half of the filters reads the even pixels, the
+    other half reads those shifted by one, and one batch norm follows (Zoph et al. 2018, A.4): C*F + 2F parameters.
+    F is at least 2."""
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()
@@ -104,14 +111,15 @@ class FactorisedReduction(nn.Module):
         self.norm = nn.BatchNorm2d(filters)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, F, ceil(H / 2), ceil(W / 2))."""
+        """Map (N, C, H, W) to (N, F, ceil(H / 2), ceil(W / 2))."""
         even, odd = _EveryOther.apply(x)
         y: Tensor = self.norm(concatenate([self.even(even), self.odd(odd)]))
         return y
 
 
 class _EveryOther(torch.autograd.Function):
-    """The pixels (0, 0), (0, 2), ... and (1, 1), (1, 3), ..., zeros where those lie outside; their gradients in one."""
+    """One half gets the pixels (0, 0), (0, 2), ..., the other (1, 1), (1, 3), ..., with zeros where those lie outside;
+    the gradients of both are written into one tensor."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +139,8 @@ class _EveryOther(torch.autograd.Function):
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """He's normal initialisation by the fan out, depthwise kernels by their own k*k (TF-slim's `FAN_OUT`). The meta
-    device is left out, where torch takes long to do nothing."""
+    """Draw every convolution from He's normal distribution by the fan out, depthwise kernels by their own k*k (so does
+    TF-slim's `FAN_OUT`). Convolutions on the meta device are left out: torch takes long to do nothing there."""
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d) and not conv.weight.is_meta:
             fan_out = conv.weight.numel() / conv.in_channels

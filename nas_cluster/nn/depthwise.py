@@ -30,14 +30,14 @@ _STRIP = 3
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """One filter per channel, SAME padding, no bias. On CUDA it is torch's own; on a CPU it stays in float32 under
-    autocast to bfloat16, in which oneDNN's depthwise kernels are slower."""
+    """The convolution has one filter per channel, SAME padding and no bias. On CUDA it is torch's own; on a CPU it
+    stays in float32 under autocast to bfloat16, in which oneDNN's depthwise kernels are slower."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(channels, channels, kernel_size, stride, dilation=dilation, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation)
         if x.device.type != "cpu":
             return F.conv2d(x, self.weight, None, self.stride, padding, self.dilation, self.groups)
@@ -89,7 +89,7 @@ def depthwise_weight_gradient(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Gradient (C, 1, rows, columns) of a depthwise weight, in strips. x (N, C, H, W); grad of the output."""
+    """Compute a depthwise weight's gradient (C, 1, rows, columns) in strips. x (N, C, H, W); grad: of the output."""
     N, C, H, W = x.shape
     rows, columns = kernel
     width = W + 2 * padding[1]

@@ -1,4 +1,4 @@
-"""ScheduledDropPath (Zoph et al. 2018, A.5): whole paths of a cell are dropped, more of them as training goes on."""
+"""ScheduledDropPath (Zoph et al. 2018, A.5): cells drop whole paths, and more of them as training goes on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ __all__ = ["drop_path", "keep_probabilities"]
 
 
 def keep_probabilities(progress: Tensor, cells: int, final: float) -> Tensor:
-    """Probability of keeping a path in each of `cells` cells (cells): 1 - progress * (index + 1) / cells * (1 - final).
+    """The probability of keeping a path in each cell, (cells): 1 - progress * (index + 1) / cells * (1 - final).
 
-    progress: done share of the training, 0 to 1; a tensor without dimensions, so that a captured CUDA graph reads it.
+    progress: share of the training that is done, 0 to 1: a tensor without dimensions, so that a captured CUDA graph
+    reads it.
+
+    >>> keep_probabilities(torch.tensor(0.5), cells=4, final=0.6).tolist()[-1]
+    0.800000011920929
     """
     depth = torch.arange(1, cells + 1, device=progress.device, dtype=progress.dtype) / cells
     return 1 - progress.clamp(0, 1) * depth * (1 - final)

@@ -9,9 +9,13 @@ __all__ = ["FeatureMap"]
 
 
 class FeatureMap:
-    """A map (N, C, H, W) as it is and rectified; the ReLU is computed when it is first asked for, and once.
+    """A map (N, C, H, W) offers itself as it is and rectified. It computes its ReLU once, when an operation first asks.
 
-    spare: nobody reads the map as it is, so the ReLU overwrites it.
+    spare: no operation reads the map as it is, so the ReLU overwrites it.
+
+    >>> x = FeatureMap(Tensor([-1.0, 2.0]))
+    >>> x.raw.tolist(), x.rectified.tolist(), x.rectified is x.rectified
+    ([-1.0, 2.0], [0.0, 2.0], True)
     """
 
     __slots__ = ("_raw", "_rectified", "_spare")

@@ -11,7 +11,11 @@ __all__ = ["pad_same", "same_padding"]
 
 
 def same_padding(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> tuple[int, int]:
-    """Padding before and after one dimension of `size` pixels."""
+    """The padding before and after one dimension of `size` pixels.
+
+    >>> same_padding(8, kernel=3), same_padding(8, kernel=3, stride=2)
+    ((1, 1), (0, 1))
+    """
     reach = (kernel - 1) * dilation + 1
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2

@@ -1,4 +1,4 @@
-"""Pooling with SAME padding that never counts: an average divides by the pixels that exist, a maximum ignores zeros."""
+"""Pools whose SAME padding never counts: an average divides by the pixels that exist, a maximum ignores the zeros."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _LEAST_SEPARABLE = 7
 
 
 class SamePool(nn.Module):
-    """k x k average or maximum, k odd.
+    """The pool takes the average or the maximum of k x k pixels; k is odd.
+
+    >>> SamePool("avg", kernel=3)(Tensor([[[[1.0, 3.0], [5.0, 7.0]]]])).flatten().tolist()
+    [4.0, 4.0, 4.0, 4.0]
 
     TensorFlow's windows at stride 2 begin at `before` pixels outside, which is torch's `padding`; the last one may hang
     over the edge, which is torch's `ceil_mode`. So nothing is copied into zeros.
@@ -27,7 +30,7 @@ class SamePool(nn.Module):
         self.kind, self.kernel, self.stride = kind, kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         top, left = (same_padding(n, self.kernel, self.stride)[0] for n in x.shape[2:])
         if self.kind == "avg":
             return F.avg_pool2d(x, self.kernel, self.stride, (top, left), ceil_mode=True, count_include_pad=False)
@@ -37,11 +40,11 @@ class SamePool(nn.Module):
         return F.max_pool2d(rows, (self.kernel, 1), (self.stride, 1), (top, 0), ceil_mode=True)
 
     def extra_repr(self) -> str:
-        """For people who print a network."""
+        """What a person who prints a network reads."""
         return f"{self.kind}, {self.kernel}, stride={self.stride}"
 
 
 def global_average(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C). Its gradient lies in memory as channels_last, as a network's maps do; that of
+    """Map (N, C, H, W) to (N, C). Its gradient lies in memory as channels_last, as a network's maps do; that of
     `x.mean((2, 3))` does not, and the operation before it then takes a general path, fifteen times slower on a CPU."""
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)

@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from nas_cluster.controllers import StepScores
+from nas_cluster.controllers import Controller, StepScores
 from nas_cluster.core.decisions import DecisionSpec, Tokens
-from nas_cluster.strategies._policy_gradient import Minibatch
+from nas_cluster.strategies._minibatch import Minibatch
+from nas_cluster.strategies._skip_prior import SkipPrior
 from nas_cluster.strategies.base import Gradient, Proposal, State, Vector
 
-if TYPE_CHECKING:
-    from nas_cluster.strategies._policy_gradient import PolicyGradient
-
 __all__ = ["ControllerProposer"]
+
+
+class Learning(Protocol):
+    """What a proposer asks of its strategy."""
+
+    @property
+    def controller(self) -> Controller:
+        """The settings of the network."""
+
+    @property
+    def gradient_clip(self) -> float | None:
+        """Largest norm of one minibatch's gradient."""
+
+    @property
+    def skip_prior(self) -> SkipPrior | None:
+        """What is added to the loss where a space decides skips."""
+
+    @property
+    def wants_step_log_probs(self) -> bool:
+        """Whether proposals record the log-probability of every decision."""
+
+    def loss(self, batch: Minibatch) -> torch.Tensor:
+        """The scalar to descend for one minibatch."""
+
+    def watch(self, batch: Minibatch) -> dict[str, float]:
+        """Further numbers for people."""
 
 
 class ControllerProposer:
     """Holds one network whose parameters and gradients are views of two flat buffers: loading weights is one copy."""
 
-    def __init__(self, strategy: PolicyGradient, spec: DecisionSpec) -> None:
+    def __init__(self, strategy: Learning, spec: DecisionSpec) -> None:
         self._strategy = strategy
         self._network = strategy.controller.build(spec, seed=0)
         parameters = [p for _, p in self._network.named_parameters()]

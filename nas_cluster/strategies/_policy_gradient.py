@@ -1,13 +1,9 @@
-"""What REINFORCE and its relatives share: a controller, an Adam optimizer, a moving-average baseline.
-
-Shapes: B children, T decisions.
-"""
+"""What REINFORCE and its relatives share: a controller, an Adam optimizer, a moving-average baseline."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -15,53 +11,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nas_cluster.controllers import Controller
-from nas_cluster.core.component import Options, component_field
+from nas_cluster.core.component import component_field
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.strategies._adam import Adam
+from nas_cluster.strategies._minibatch import Minibatch
+from nas_cluster.strategies._skip_prior import SkipPrior
 from nas_cluster.strategies.base import Proposer, State, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Minibatch", "PolicyGradient", "SkipPrior"]
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """What a loss is computed from.
-
-    log_probs_BT: of the children's decisions under the weights at hand, with gradient. sampled_log_probs_BT, _B: under
-    the weights that sampled them; by decision only where the strategy asks for it.
-    baseline: from the rewards before this minibatch.
-    """
-
-    log_probs_BT: Tensor
-    entropies_B: Tensor
-    rewards_B: Tensor
-    baseline: float
-    sampled_log_probs_B: Tensor
-    sampled_log_probs_BT: Tensor | None = None
-
-
-class SkipPrior(Options):
-    """How often skips are wanted (ENAS: Pham et al. 2018, section 3.2): the divergence from it is added to the loss."""
-
-    rate: float = Field(0.4, gt=0, lt=1)
-    """Wanted probability of each skip."""
-    weight: float = Field(0.8, gt=0)
-
-    def divergence(self, skips: Sequence[Tensor]) -> Tensor:
-        """KL of the policy's skips from `rate`, in nats: summed over the candidates of a decision, mean over decisions
-        and children, as the released code does. skips: probabilities (B, N), one for each decision."""
-        import torch
-
-        found = []
-        for p_BN in skips:
-            on_BN = torch.special.xlogy(p_BN, p_BN / self.rate)
-            off_BN = torch.special.xlogy(1 - p_BN, (1 - p_BN) / (1 - self.rate))
-            found.append((on_BN + off_BN).sum(1).mean())
-        return torch.stack(found).mean()
+__all__ = ["PolicyGradient"]
 
 
 class PolicyGradient(Strategy):

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from nas_cluster.controllers import Controller
 from nas_cluster.core.component import component_field
-from nas_cluster.strategies._policy_gradient import Minibatch, PolicyGradient
+from nas_cluster.strategies._minibatch import Minibatch
+from nas_cluster.strategies._policy_gradient import PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor

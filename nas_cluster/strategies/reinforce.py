@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nas_cluster.strategies._policy_gradient import Minibatch, PolicyGradient
+from nas_cluster.strategies._minibatch import Minibatch
+from nas_cluster.strategies._policy_gradient import PolicyGradient
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -95,7 +95,7 @@ def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
     """Logits of two images, those of an auxiliary classifier beside them."""
     import torch
 
-    from nas_cluster.nn.auxiliary import training_logits
+    from nas_cluster.nn.protocols import training_logits
 
     images = torch.randn(2, task.channels, task.height, task.width)
     with torch.no_grad():
@@ -214,11 +214,12 @@ def _inputs(task: Task) -> Tensor:
 
 def _outputs(network: Any, inputs: Tensor, chosen: tuple[Any, ...]) -> list[Tensor]:
     """What a child (nothing chosen) or a shared network gives, the auxiliary logits included."""
+    from nas_cluster.nn.protocols import HasTrainingLogits
+
     if inputs.is_floating_point():
-        method = getattr(network, "training_logits", None)
-        if method is None:
+        if not isinstance(network, HasTrainingLogits):
             return [network(inputs, *chosen)]
-        return [logits for logits in method(inputs, *chosen) if logits is not None]
+        return [logits for logits in network.training_logits(inputs, *chosen) if logits is not None]
     features_TBE, state = network(inputs, network.initial_state(inputs.shape[1]), *chosen)
     return [network.decoder(features_TBE), *state]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nas_cluster.core import progress
 from nas_cluster.core.errors import Diverged
-from nas_cluster.nn.auxiliary import training_logits
+from nas_cluster.nn.protocols import follows_progress, training_logits
 from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
 from nas_cluster.training.precision import choose_precision
@@ -147,7 +147,7 @@ class _Training(TrainingStep):
         self._model = model
         self._store = store
         self._settings = settings
-        self.progress = dict(model.named_buffers()).get("progress", torch.zeros((), device=store.device))
+        self.progress = model.progress if follows_progress(model) else torch.zeros((), device=store.device)
         self._dtype = dtype
 
     def loss(self, rows_6B: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from nas_cluster.core.durable import write_durably
 from nas_cluster.core.errors import Diverged
 from nas_cluster.core.phases import PhaseOrder, PhaseResult, SharedState
+from nas_cluster.nn.protocols import HasTrainingLogits, follows_progress
 
 __all__ = ["Bound", "SharedTraining"]
 
@@ -130,7 +131,9 @@ class SharedTraining:
         return total
 
     def _buffers(self) -> dict[str, Tensor]:
-        return {name: b for name, b in self.network.named_buffers() if b.is_floating_point() and name != "progress"}
+        """Those that training changes: the trainer itself fills the progress."""
+        filled = self.network.progress if follows_progress(self.network) else None
+        return {name: b for name, b in self.network.named_buffers() if b.is_floating_point() and b is not filled}
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that the next phase depends on: parameters, the optimizer's moments, floating-point buffers."""
@@ -164,7 +167,7 @@ class Bound:
         self._network = network
         self._chosen = (architecture, *generated)
         self.training_logits = None
-        if hasattr(network, "training_logits"):
+        if isinstance(network, HasTrainingLogits):
             self.training_logits = lambda images: network.training_logits(images, *self._chosen)
 
     def __call__(self, *arguments: Any) -> Any:

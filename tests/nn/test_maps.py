@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
 
-from nas_cluster.nn.auxiliary import AuxiliaryHead, training_logits
+from nas_cluster.nn.auxiliary import AuxiliaryHead
 from nas_cluster.nn.concatenate import concatenate
 from nas_cluster.nn.feature_map import FeatureMap
 
@@ -46,11 +45,3 @@ def test_the_auxiliary_head_has_the_published_size():
     """F-N1: 1,631,498 for CIFAR, where it reads 16 x 16 x 384; F-N3: 2,411,240 at 14 x 14 x 528."""
     assert sum(p.numel() for p in AuxiliaryHead(384, 16, 16, 10).parameters()) == 1_631_498
     assert sum(p.numel() for p in AuxiliaryHead(528, 14, 14, 1000).parameters()) == 2_411_240
-
-
-def test_any_child_gives_training_logits():
-    child = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    images = torch.randn(2, 3, 2, 2)
-    main, auxiliary = training_logits(child, images)
-    assert torch.equal(main, child(images))
-    assert auxiliary is None

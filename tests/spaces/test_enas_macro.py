@@ -12,7 +12,7 @@ from nas_cluster.core.errors import ConfigError, InvalidArchitecture
 from nas_cluster.core.task import ImageTask
 from nas_cluster.spaces.enas_macro import ENASMacro
 from nas_cluster.spaces.enas_macro.architecture import OPERATIONS, MacroArchitecture, pool_places
-from nas_cluster.strategies._policy_gradient import SkipPrior
+from nas_cluster.strategies._skip_prior import SkipPrior
 from nas_cluster.testing import check_shared, check_space
 
 CIFAR = ImageTask(32, 32, 3, 10)

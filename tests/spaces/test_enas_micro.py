@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_cluster.controllers.lstm import LSTM
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask
-from nas_cluster.nn.auxiliary import training_logits
+from nas_cluster.nn.protocols import training_logits
 from nas_cluster.spaces.enas_micro import ENASMicro
 from nas_cluster.spaces.enas_micro.architecture import OPERATIONS, Cell, MicroArchitecture
 from nas_cluster.testing import check_shared, check_space

@@ -9,7 +9,7 @@ import torch
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
-from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseLayer
+from nas_cluster.spaces.layerwise_cnn.architecture import CNNArchitecture, LayerwiseLayer
 from nas_cluster.testing import check_space
 
 CIFAR = ImageTask(32, 32, 3, 10)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas_cluster.core.errors import ConfigError, InvalidArchitecture
 from nas_cluster.core.task import ImageTask
-from nas_cluster.nn.auxiliary import training_logits
+from nas_cluster.nn.protocols import training_logits
 from nas_cluster.spaces.nasnet_cell import NASNetCell
 from nas_cluster.spaces.nasnet_cell.architecture import OPERATIONS, Block, Cell, NASNetArchitecture
 from nas_cluster.spaces.nasnet_cell.assembly import assemble

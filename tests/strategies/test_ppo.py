@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas_cluster.cluster.learners.partition import Layout
-from nas_cluster.strategies._policy_gradient import Minibatch
+from nas_cluster.strategies._minibatch import Minibatch
 from nas_cluster.strategies.ppo import PPO
 from nas_cluster.strategies.reinforce import Reinforce
 from nas_cluster.testing.controllers import tiny_spec

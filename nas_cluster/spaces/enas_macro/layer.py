@@ -23,7 +23,13 @@ __all__ = ["LayerModule", "Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """The layer's number, from 1, its filters, and how the network around it is built."""
+    """A layer stands at a place: it has a number, from 1, and filters, and the network around it is built in some way.
+
+    >>> third = Place(number=3, filters=8, wiring="skips", final=False, full_separable=False)
+    >>> layer = LayerModule(operations=["conv_3x3"], maps=[0, 1], place=third)
+    >>> layer.join is None, layer.norm is None
+    (True, False)
+    """
 
     number: int
     filters: int
@@ -33,7 +39,7 @@ class Place:
 
 
 class LayerModule(nn.Module):
-    """Maps by number to the layer's own map (N, F, H, W).
+    """The layer reads maps by their numbers and returns its own map (N, F, H, W). By wiring it computes:
 
     inputs   1x1 convolution over the maps it reads, norm, ReLU, operation
     skips    operation on the map before, then, but for the first layer: the sum of the result and the maps it reads,
@@ -80,7 +86,7 @@ def _sum(y: Tensor, read: list[Tensor]) -> Tensor:
 
 
 class _Branch(nn.Module):
-    """An operation on F filters. Wired as skips, a 1x1 convolution of its own comes before it.
+    """A branch does an operation on F filters. Wired as skips, a 1x1 convolution of its own comes before it.
 
     The order of norm and ReLU is convolution, norm, ReLU, but in the released final network, whose convolutions begin
     with the ReLU: ReLU, 1x1 convolution, norm, ReLU, convolution, norm.
@@ -102,7 +108,7 @@ class _Branch(nn.Module):
             self.spatial = ConvNorm(filters, filters, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, F, H, W) to the same shape."""
+        """Map (N, F, H, W) to the same shape."""
         if self.squeeze is not None:
             x = F.relu(self.squeeze(F.relu(x) if self._relu_first else x), inplace=True)
         if self.spatial is None:

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from nas_cluster.core.errors import InvalidArchitecture
 from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.shared_weights import tensors_by_name, use_batch_statistics
-from nas_cluster.spaces.enas_macro.architecture import MacroArchitecture, pool_places
+from nas_cluster.spaces.enas_macro.architecture import (
+    MacroArchitecture,
+    MacroChildOptions,
+    Operation,
+    Wiring,
+)
 from nas_cluster.spaces.enas_macro.child import MacroNetwork, Parts
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.enas_macro.space import ENASMacro
 
 __all__ = ["SharedMacro"]
 
 
 class SharedMacro(MacroNetwork):
-    """Images and an architecture to logits (N, classes). Two architectures share a layer's operation and the matrix of
-    a layer and a map that it reads, where both have them; norms belong to layers and operations."""
+    """The network maps images and an architecture to logits (N, classes). Two architectures share a layer's operation,
+    and the matrix of a layer and a map that it reads, where both have them; norms belong to layers and operations."""
 
-    def __init__(self, task: ImageTask, space: ENASMacro) -> None:
-        self._wiring = space.wiring
-        last = 0 if space.wiring == "inputs" else 1
-        parts = Parts(
-            tuple((space.operations, tuple(range(number - last))) for number in range(1, space.layers + 1)),
-            {place: tuple(range(place + 1)) for place in pool_places(space.layers)},
-            tuple(range(1, space.layers + 1)) if space.wiring == "inputs" else (space.layers,),
-        )
-        super().__init__(parts, space.wiring, task, space.child)
+    def __init__(
+        self,
+        layers: int,
+        operations: Sequence[Operation],
+        wiring: Wiring,
+        task: ImageTask,
+        options: MacroChildOptions,
+    ) -> None:
+        self._wiring = wiring
+        super().__init__(Parts.of_all(layers, operations, wiring), wiring, task, options)
         use_batch_statistics(self)
 
     def forward(self, images: Tensor, architecture: MacroArchitecture) -> Tensor:

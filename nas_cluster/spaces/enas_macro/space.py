@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
-from nas_cluster.core.drawing import Drawing, Edge, Node, NodeStyle
+from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.task import ImageTask
+from nas_cluster.spaces._words import named_once
 from nas_cluster.spaces.base import Architecture, SearchSpace
-from nas_cluster.spaces.enas_macro.architecture import OPERATIONS, MacroArchitecture, MacroLayer, Operation, Wiring
-from nas_cluster.spaces.enas_macro.published import PUBLISHED
+from nas_cluster.spaces.enas_macro.architecture import (
+    OPERATIONS,
+    MacroArchitecture,
+    MacroChildOptions,
+    MacroLayer,
+    Operation,
+    Wiring,
+)
+from nas_cluster.spaces.enas_macro.pictures import draw_network, summarise
+from nas_cluster.spaces.enas_macro.published import published
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ENASMacro", "MacroChildOptions"]
-
-_SHORT: dict[Operation, str] = {
-    "conv_3x3": "c3",
-    "sep_conv_3x3": "s3",
-    "conv_5x5": "c5",
-    "sep_conv_5x5": "s5",
-    "avg_pool_3x3": "a3",
-    "max_pool_3x3": "m3",
-}
-
-
-def _different(words: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    if len(set(words)) < len(words):
-        raise ValueError("the same word twice")
-    return words
-
-
-class MacroChildOptions(Options):
-    """How a child is built from an architecture."""
-
-    form: Literal["search", "final"] = "search"
-    """search: all layers have F filters; final: twice as many after each halving, and, wired as skips, maps are
-    concatenated before a 1x1 convolution instead of added."""
-    filters: int = Field(36, ge=2)
-    """F of the stem and the first layers."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the classifier's inputs that is dropped (0.1 in the released search, 0.5 for the final network)."""
-    full_separable: bool = False
-    """Build separable convolutions as full ones, as the released code does by mistake in its final network."""
-
-    @model_validator(mode="after")
-    def _full_in_final(self) -> Self:
-        if self.full_separable and self.form == "search":
-            raise ValueError("full_separable: the released code does it with form final only")
-        return self
+__all__ = ["ENASMacro"]
 
 
 class ENASMacro(SearchSpace[MacroArchitecture]):
@@ -66,7 +39,7 @@ class ENASMacro(SearchSpace[MacroArchitecture]):
     """paper: a layer reads the layers it selects, concatenated; release: it reads the layer before, and the maps it
     selects are skip connections around it."""
     layers: int = Field(12, ge=1, le=63)
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_different)] = OPERATIONS
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(named_once)] = OPERATIONS
     child: MacroChildOptions = MacroChildOptions()
 
     @property
@@ -133,32 +106,17 @@ class ENASMacro(SearchSpace[MacroArchitecture]):
         """The network of all children (shared.py)."""
         from nas_cluster.spaces.enas_macro.shared import SharedMacro
 
-        return SharedMacro(task, self)
+        return SharedMacro(self.layers, self.operations, self.wiring, task, self.child)
 
     def summary(self, architecture: MacroArchitecture) -> str:
-        """`c3 s5 m3 ... · 12 connections`: operations in order, and how many maps are selected."""
-        connections = sum(len(layer.reads) for layer in architecture.layers)
-        return f"{' '.join(_SHORT[layer.operation] for layer in architecture.layers)} · {connections} connections"
+        """`c3 s5 m3 ... · 12 connections`."""
+        return summarise(architecture)
 
     def draw(self, architecture: MacroArchitecture) -> list[Drawing]:
         """Every layer with the maps it reads, the classifier below."""
-        nodes = [Node("0", "stem", "input", "3x3 convolution")]
-        edges = []
-        for number, layer in enumerate(architecture.layers, start=1):
-            style: NodeStyle = "pool" if "pool" in layer.operation else "conv"
-            label = layer.operation.replace("_conv", "").replace("_pool", "").replace("_", " ")
-            nodes.append(Node(str(number), label, style, f"layer {number}"))
-            edges += [Edge(str(source), str(number)) for source in architecture.sources(number)]
-        nodes.append(Node("classifier", "classifier", "output"))
-        edges += [Edge(str(source), "classifier") for source in architecture.classified]
-        return [Drawing(tuple(nodes), tuple(edges))]
+        return [draw_network(architecture)]
 
     @classmethod
     def named(cls) -> Mapping[str, MacroArchitecture]:
         """`published`: the 24 layers of the released code's final network."""
-        layers = []
-        for row in PUBLISHED.split("/"):
-            number, _, bits = row.strip().partition(" ")
-            reads = tuple(m for m, bit in enumerate(bits) if bit == "1")
-            layers.append(MacroLayer(operation=OPERATIONS[int(number)], reads=reads))
-        return {"published": MacroArchitecture(layers=tuple(layers), wiring="skips")}
+        return published()

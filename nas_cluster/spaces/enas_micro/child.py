@@ -1,56 +1,72 @@
 """A network of cells, and the child of one architecture (Pham et al. 2018, sections 2.4, 3.2; the released code).
 
-L normal cells; reduction cells at the places L//3 and 2(L//3)+1 of L+2; a stem; a classifier without bias.
+A network has a stem, L normal cells, reduction cells at the places L//3 and 2(L//3)+1 of L+2, and a classifier without
+bias.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
-from nas_cluster.nn.convolutions import ConvNorm, FactorisedReduction, SameConv2d
+from nas_cluster.nn.auxiliary import AuxiliaryHead
+from nas_cluster.nn.convolutions import ConvNorm, FactorisedReduction
 from nas_cluster.nn.drop_path import keep_probabilities
 from nas_cluster.nn.feature_map import FeatureMap
 from nas_cluster.nn.pooling import global_average
 from nas_cluster.nn.shared_weights import initialise_he
-from nas_cluster.spaces.enas_micro.architecture import Cell, MicroArchitecture
-from nas_cluster.spaces.enas_micro.cell import CellModule, CellPlan, Edge, Place
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.enas_micro.space import ENASMicro
+from nas_cluster.spaces.enas_micro.architecture import Cell, MicroArchitecture, MicroChildOptions
+from nas_cluster.spaces.enas_micro.cell import CellModule, Place
+from nas_cluster.spaces.enas_micro.plan import CellPlan, Edge
 
 __all__ = ["MicroChild", "MicroNetwork", "Parts"]
 
-Parts = tuple[tuple[Edge, ...], tuple[int, ...]]
-"""What a cell is built of: its edges, and the states that may be loose ends."""
+
+class Parts(NamedTuple):
+    """A cell is built of its edges; `loose` are the states that may be loose ends.
+
+    >>> from nas_cluster.spaces.enas_micro.architecture import CellNode
+    >>> cell = Cell(nodes=(CellNode(inputs=(0, 0), operations=("identity", "sep_conv_3x3")),))
+    >>> [edge.name for edge in Parts.of(cell).edges], Parts.of(cell).loose
+    (['0_0_0_identity', '0_1_0_sep_conv_3x3'], (1, 2))
+    """
+
+    edges: tuple[Edge, ...]
+    loose: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cell: Cell) -> Parts:
+        """The parts of one cell."""
+        return cls(tuple(edge for edges in CellPlan(cell, 1).edges for edge in edges), cell.loose_ends)
 
 
 class MicroNetwork(nn.Module):
-    """All cells of a network, with the modules of the given parts: of one architecture (child) or of all (shared).
+    """The network has all cells, with the modules of the given parts: of one architecture (child) or of all (shared).
 
-    progress: share of the training that is done, 0 to 1; the trainer sets it and drop path follows it.
+    halves_before: a factorised reduction halves the newest map before a reduction cell, which then keeps its size.
+    progress: the trainer fills it before every step (`FollowsProgress`), and drop path follows it.
     """
 
     progress: Tensor
 
-    def __init__(self, normal: Parts, reduction: Parts, task: ImageTask, space: ENASMicro) -> None:
+    def __init__(
+        self, normal: Parts, reduction: Parts, task: ImageTask, options: MicroChildOptions, *, halves_before: bool
+    ) -> None:
         super().__init__()
-        options = space.child
         final = options.form == "final"
         self._keep_final = options.drop_path_keep
         self.register_buffer("progress", torch.zeros(()), persistent=False)
         third = options.layers // 3
         self.reduction_cells = (third, 2 * third + 1)
-        self._halves_before = space.preset == "release" and not final
+        self._halves_before = halves_before
         stem_filters, filters = options.stem_multiplier * options.filters, options.filters
         self.stem = ConvNorm(task.channels, stem_filters, 3)
         self.reductions = nn.ModuleDict()
         self.cells = nn.ModuleList()
-        self.auxiliary: _AuxiliaryHead | None = None
+        self.auxiliary: AuxiliaryHead | None = None
         size = task.height, task.width
         before, previous, larger = stem_filters, stem_filters, False
         for number in range(options.layers + 2):
@@ -68,7 +84,7 @@ class MicroNetwork(nn.Module):
             before, previous, larger = previous, cell.channels, stride == 2
             size = (-(-size[0] // 2), -(-size[1] // 2)) if reduces else size
             if options.auxiliary and number == self._auxiliary_cell:
-                self.auxiliary = _AuxiliaryHead(previous, size, task.classes)
+                self.auxiliary = AuxiliaryHead(previous, *size, task.classes, padded=True, bias=False)
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = nn.Linear(previous, task.classes, bias=False)
         initialise_he(self)
@@ -112,10 +128,13 @@ class MicroNetwork(nn.Module):
 
 
 class MicroChild(MicroNetwork):
-    """Images (N, channels, height, width) to logits (N, classes)."""
+    """The child maps images (N, channels, height, width) to logits (N, classes)."""
 
-    def __init__(self, architecture: MicroArchitecture, task: ImageTask, space: ENASMicro) -> None:
-        super().__init__(_parts(architecture.normal), _parts(architecture.reduction), task, space)
+    def __init__(
+        self, architecture: MicroArchitecture, task: ImageTask, options: MicroChildOptions, *, halves_before: bool
+    ) -> None:
+        normal, reduction = Parts.of(architecture.normal), Parts.of(architecture.reduction)
+        super().__init__(normal, reduction, task, options, halves_before=halves_before)
         self.architecture = architecture
 
     def forward(self, images: Tensor) -> Tensor:
@@ -125,28 +144,3 @@ class MicroChild(MicroNetwork):
     def training_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and the auxiliary classifier's where there is one."""
         return self.both_logits(images, self.architecture)
-
-
-def _parts(cell: Cell) -> Parts:
-    return tuple(edge for edges in CellPlan(cell, 1).edges for edge in edges), cell.loose_ends
-
-
-class _AuxiliaryHead(nn.Module):
-    """Average pool 5x5 stride 3 (VALID), 1x1 to 128, a convolution as large as the remaining map (SAME) to 768, global
-    average, linear without bias. Reads a rectified map of the size it was made for; smaller ones are averaged whole."""
-
-    def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
-        super().__init__()
-        self._window = min(size[0], 5), min(size[1], 5)
-        height, width = ((n - k) // 3 + 1 for n, k in zip(size, self._window, strict=True))
-        self.narrow = ConvNorm(channels, 128)
-        self.whole = SameConv2d(128, 768, (height, width))
-        self.norm = nn.BatchNorm2d(768)
-        self.classifier = nn.Linear(768, classes, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes)."""
-        x = F.relu(self.narrow(F.avg_pool2d(x, self._window, 3)), inplace=True)
-        x = F.relu(self.norm(self.whole(x)), inplace=True)
-        logits: Tensor = self.classifier(global_average(x))
-        return logits

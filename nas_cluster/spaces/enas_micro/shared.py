@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.shared_weights import tensors_by_name, use_batch_statistics
-from nas_cluster.spaces.enas_micro.architecture import MicroArchitecture
-from nas_cluster.spaces.enas_micro.cell import CellPlan, every_edge
-from nas_cluster.spaces.enas_micro.child import MicroNetwork
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.enas_micro.space import ENASMicro
+from nas_cluster.spaces._cells.step import INPUTS
+from nas_cluster.spaces.enas_micro.architecture import MicroArchitecture, MicroChildOptions, Operation
+from nas_cluster.spaces.enas_micro.child import MicroNetwork, Parts
+from nas_cluster.spaces.enas_micro.plan import CellPlan, every_edge
 
 __all__ = ["SharedMicro"]
 
 
 class SharedMicro(MicroNetwork):
-    """Images and an architecture to logits (N, classes). An edge's weights are its own in every cell of the network:
+    """The network maps images and an architecture to logits (N, classes). An edge's weights are its own in every cell:
     two architectures share those that they both have in the same cell, node, half, state and operation."""
 
-    def __init__(self, task: ImageTask, space: ENASMicro) -> None:
-        parts = tuple(every_edge(space.nodes, space.operations)), tuple(range(space.nodes + 2))
-        super().__init__(parts, parts, task, space)
+    def __init__(
+        self,
+        nodes: int,
+        operations: Sequence[Operation],
+        task: ImageTask,
+        options: MicroChildOptions,
+        *,
+        halves_before: bool,
+    ) -> None:
+        parts = Parts(tuple(every_edge(nodes, operations)), tuple(range(nodes + INPUTS)))
+        super().__init__(parts, parts, task, options, halves_before=halves_before)
         use_batch_statistics(self)
 
     def forward(self, images: Tensor, architecture: MicroArchitecture) -> Tensor:

@@ -7,47 +7,29 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask
+from nas_cluster.spaces._cells.pictures import draw_steps, summarise_steps
+from nas_cluster.spaces._words import named_once
 from nas_cluster.spaces.base import Architecture, SearchSpace
-from nas_cluster.spaces.enas_micro.architecture import CELLS, OPERATIONS, Cell, CellNode, MicroArchitecture, Operation
+from nas_cluster.spaces.enas_micro.architecture import (
+    CELLS,
+    OPERATIONS,
+    Cell,
+    CellNode,
+    MicroArchitecture,
+    MicroChildOptions,
+    Operation,
+)
 from nas_cluster.spaces.enas_micro.canonical import canonical_cell
-from nas_cluster.spaces.enas_micro.pictures import draw_cell, summarise_cell
-from nas_cluster.spaces.enas_micro.published import PUBLISHED
+from nas_cluster.spaces.enas_micro.published import published
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ENASMicro", "MicroChildOptions"]
-
-
-def _different(words: tuple[Operation, ...]) -> tuple[Operation, ...]:
-    if len(set(words)) < len(words):
-        raise ValueError("the same word twice")
-    return words
-
-
-class MicroChildOptions(Options):
-    """How a child is built from a pair of cells."""
-
-    form: Literal["search", "final"] = "search"
-    """search: every cell's output is brought back to its width, which lets children share weights; final: loose ends
-    are concatenated, and a 1x1 convolution more comes before each cell."""
-    layers: int = Field(6, ge=1)
-    """Normal cells; two reduction cells come on top."""
-    filters: int = Field(20, ge=2)
-    """F of the first cells; each reduction doubles them."""
-    stem_multiplier: int = Field(3, ge=1)
-    """The stem's convolution has so many times F filters."""
-    auxiliary: bool = False
-    """A second classifier after the cell behind the second reduction, in training only."""
-    drop_path_keep: float = Field(1.0, gt=0, le=1)
-    """Probability of keeping a path in the last cell at the end of training (0.6 in the released scripts)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the classifier's inputs that is dropped (0.1 in the released search, 0.2 for the final network)."""
+__all__ = ["ENASMicro"]
 
 
 class ENASMicro(SearchSpace[MicroArchitecture]):
@@ -62,8 +44,13 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
     the same in both."""
     nodes: int = Field(5, ge=1, le=12)
     """Computed nodes of a cell: the paper's B less the two inputs."""
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(_different)] = OPERATIONS
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(named_once)] = OPERATIONS
     child: MicroChildOptions = MicroChildOptions()
+
+    @property
+    def _halves_before(self) -> bool:
+        """Whether networks halve a map before a reduction cell, and not in it."""
+        return self.preset == "release" and self.child.form == "search"
 
     def decisions(self) -> DecisionSpec:
         """Per cell an anchor for either input, then per node: input 1, input 2, operation 1, operation 2, an anchor.
@@ -109,8 +96,7 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
     def encode(self, architecture: MicroArchitecture) -> Tokens:
         """Inverse of `decode`. Raises ValueError: the cell, and what of it this space does not have."""
         chosen: list[int] = []
-        for name in CELLS:
-            cell: Cell = getattr(architecture, name)
+        for name, cell in architecture.cells:
             if len(cell.nodes) != self.nodes:
                 raise ValueError(f"{name} cell: {len(cell.nodes)} nodes, the space has {self.nodes}")
             for number, node in enumerate(cell.nodes):
@@ -133,7 +119,7 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
         """The child network (child.py)."""
         from nas_cluster.spaces.enas_micro.child import MicroChild
 
-        return MicroChild(architecture, task, self)
+        return MicroChild(architecture, task, self.child, halves_before=self._halves_before)
 
     def build_shared(self, task: ImageTask) -> nn.Module:
         """The network of all children (shared.py). Raises ConfigError with `child.form` final."""
@@ -144,29 +130,23 @@ class ENASMicro(SearchSpace[MicroArchitecture]):
                 "space.child.form: final networks share no weights, as each cell's width depends on its loose ends; "
                 "write 'form: search', and 'scale: {form: final}' where the winner is retrained"
             )
-        return SharedMicro(task, self)
+        return SharedMicro(self.nodes, self.operations, task, self.child, halves_before=self._halves_before)
 
     def summary(self, architecture: MicroArchitecture) -> str:
-        """Both cells as `a3₀+s3₀ ...`: operation and state, twice per node."""
-        return " / ".join(summarise_cell(getattr(architecture, cell)) for cell in CELLS)
+        """`s5₀s3₁ a3₀id₁ ... / ...`: both cells, an operation and its state twice per node."""
+        return " / ".join(summarise_steps(cell.steps) for _, cell in architecture.cells)
 
     def draw(self, architecture: MicroArchitecture) -> list[Drawing]:
         """The normal cell and the reduction cell."""
-        return [draw_cell(getattr(architecture, cell), f"{cell} cell") for cell in CELLS]
+        return [
+            draw_steps(cell.steps, cell.loose_ends, inputs=_STATES[:2], word="node", title=f"{name} cell")
+            for name, cell in architecture.cells
+        ]
 
     @classmethod
     def named(cls) -> Mapping[str, MicroArchitecture]:
         """`published`: the cells of the released code's final network."""
-        cells = {
-            name: Cell(
-                nodes=tuple(
-                    CellNode(inputs=(x, y), operations=(OPERATIONS[x_operation], OPERATIONS[y_operation]))
-                    for x, x_operation, y, y_operation in rows
-                )
-            )
-            for name, rows in PUBLISHED.items()
-        }
-        return {"published": MicroArchitecture(**cells)}
+        return published()
 
 
 _RELEASED_BIAS = 0.25

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.convolutions import SameConv2d
-from nas_cluster.spaces.layerwise_cnn.space import CNNArchitecture, LayerwiseChildOptions, LayerwiseLayer
+from nas_cluster.spaces.layerwise_cnn.architecture import CNNArchitecture, LayerwiseChildOptions, LayerwiseLayer
 
 __all__ = ["LayerwiseChild"]
 
 
 class LayerwiseChild(nn.Module):
-    """Images (N, channels, height, width) to logits (N, classes)."""
+    """The child maps images (N, channels, height, width) to logits (N, classes)."""
 
     def __init__(self, architecture: CNNArchitecture, task: ImageTask, options: LayerwiseChildOptions) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class LayerwiseChild(nn.Module):
         self.classifier = nn.Linear(sum(channels[j] for j in self._unread), task.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """The logits (N, classes)."""
         outputs = [images]
         for number, (layer, inputs) in enumerate(zip(self.layers, self._inputs, strict=True), start=1):
             outputs.append(layer(self._concatenate([outputs[j] for j in inputs])))
@@ -52,7 +52,7 @@ class LayerwiseChild(nn.Module):
         return logits
 
     def _concatenate(self, maps: Sequence[Tensor]) -> Tensor:
-        """Rule 3: pad to the largest height and width, then concatenate along channels."""
+        """The maps, padded to the largest height and width and concatenated along channels (rule 3)."""
         if len(maps) == 1:
             return maps[0]
         height = max(x.shape[2] for x in maps)
@@ -67,7 +67,7 @@ class LayerwiseChild(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Convolution with TensorFlow's SAME padding (output size ceil(n / stride)), batch norm, ReLU."""
+    """A convolution with TensorFlow's SAME padding (the output has size ceil(n / stride)), batch norm, ReLU."""
 
     def __init__(self, channels: int, filters: int, layer: LayerwiseLayer) -> None:
         super().__init__()

@@ -1,8 +1,12 @@
 """Published architectures of this space."""
 
-__all__ = ["NAS_V1"]
+from __future__ import annotations
 
-NAS_V1: list[tuple[int, int, int, tuple[int, ...]]] = [
+from nas_cluster.spaces.layerwise_cnn.architecture import CNNArchitecture, LayerwiseLayer
+
+__all__ = ["published"]
+
+_NAS_V1: list[tuple[int, int, int, tuple[int, ...]]] = [
     (3, 3, 36, (0,)),
     (3, 3, 48, (1,)),
     (3, 3, 36, (1, 2)),
@@ -23,3 +27,12 @@ NAS_V1: list[tuple[int, int, int, tuple[int, ...]]] = [
 
 The convolution weights sum to 4.2 million, the paper's figure.
 """
+
+
+def published() -> dict[str, CNNArchitecture]:
+    """`nas_v1`: the convolutional network of the paper's Figure 7."""
+    layers = [
+        LayerwiseLayer(filter_height=height, filter_width=width, filters=filters, inputs=inputs)
+        for height, width, filters, inputs in _NAS_V1
+    ]
+    return {"nas_v1": CNNArchitecture(layers=tuple(layers))}

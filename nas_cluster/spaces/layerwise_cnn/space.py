@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator
 
 from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
-from nas_cluster.core.drawing import Drawing, Edge, Node
+from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.task import ImageTask
 from nas_cluster.spaces.base import Architecture, SearchSpace
-from nas_cluster.spaces.layerwise_cnn.published import NAS_V1
+from nas_cluster.spaces.layerwise_cnn.architecture import CNNArchitecture, LayerwiseChildOptions, LayerwiseLayer
+from nas_cluster.spaces.layerwise_cnn.pictures import draw_network, summarise
+from nas_cluster.spaces.layerwise_cnn.published import published
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CNNArchitecture", "LayerwiseCNN", "LayerwiseChildOptions", "LayerwiseLayer"]
+__all__ = ["LayerwiseCNN"]
 
 Values = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
-
-
-class LayerwiseLayer(Options):
-    """Convolution, batch norm, ReLU. `inputs`, ascending: 0 is the image, j the output of layer j (from 1)."""
-
-    filter_height: int = Field(ge=1)
-    filter_width: int = Field(ge=1)
-    filters: int = Field(ge=1)
-    inputs: tuple[int, ...] = Field(min_length=1)
-    stride_height: int = Field(1, ge=1)
-    stride_width: int = Field(1, ge=1)
-
-
-class CNNArchitecture(Architecture):
-    """Layers in order. Outputs that no layer reads go to the classifier (rule 2), the last layer's always.
-
-    pools: layers (from 1, ascending) after which every map that is still read is halved by 2x2 max pooling.
-    """
-
-    layers: tuple[LayerwiseLayer, ...] = Field(min_length=1)
-    pools: tuple[int, ...] = ()
-
-    @property
-    def unread(self) -> tuple[int, ...]:
-        """Layers (from 1) that the classifier reads."""
-        read = {source for layer in self.layers for source in layer.inputs}
-        return tuple(number for number in range(1, len(self.layers) + 1) if number not in read)
 
 
 class Growth(Options):
@@ -55,15 +30,6 @@ class Growth(Options):
     by: int = Field(2, ge=1)
     every: int = Field(1600, ge=1)
     until: int = Field(62, ge=1, le=62)
-
-
-class LayerwiseChildOptions(Options):
-    """How a child is built from an architecture."""
-
-    padding: Literal["bottom_right", "centre"] = "bottom_right"
-    """Where zeros go when smaller inputs are padded to the size of the largest (the paper does not say)."""
-    extra_filters: int = Field(0, ge=0)
-    """Added to every layer's filters: the paper's "more filters" (40) for the final network."""
 
 
 class LayerwiseCNN(SearchSpace[CNNArchitecture]):
@@ -195,34 +161,14 @@ class LayerwiseCNN(SearchSpace[CNNArchitecture]):
         return LayerwiseChild(architecture, task, self.child)
 
     def summary(self, architecture: CNNArchitecture) -> str:
-        """`3x3x36 5x5x48 ...`, with the number of connections."""
-        shapes = " ".join(
-            f"{layer.filter_height}x{layer.filter_width}x{layer.filters}" for layer in architecture.layers
-        )
-        edges = sum(len(layer.inputs) for layer in architecture.layers)
-        return f"{shapes} · {edges} connections"
+        """`3x3x36 5x5x48 ... · 6 connections`."""
+        return summarise(architecture)
 
     def draw(self, architecture: CNNArchitecture) -> list[Drawing]:
         """Layers as boxes, reads as arrows, the classifier below."""
-        nodes = [Node("0", "image", "input")]
-        edges = []
-        for number, layer in enumerate(architecture.layers, start=1):
-            stride = (layer.stride_height, layer.stride_width)
-            suffix = "" if stride == (1, 1) else f" /{stride[0]}x{stride[1]}"
-            label = f"{layer.filter_height}x{layer.filter_width} · {layer.filters}{suffix}"
-            pooled = ", then 2x2 max pooling" if number in architecture.pools else ""
-            detail = f"layer {number}: convolution, batch norm, ReLU{pooled}"
-            nodes.append(Node(str(number), label + (" · pool" if pooled else ""), "conv", detail=detail))
-            edges += [Edge(str(source), str(number)) for source in layer.inputs]
-        nodes.append(Node("classifier", "classifier", "output", detail="global average pool, linear"))
-        edges += [Edge(str(number), "classifier") for number in architecture.unread]
-        return [Drawing(tuple(nodes), tuple(edges))]
+        return [draw_network(architecture)]
 
     @classmethod
     def named(cls) -> Mapping[str, CNNArchitecture]:
         """`nas_v1`: the convolutional network of the paper's Figure 7."""
-        layers = [
-            LayerwiseLayer(filter_height=height, filter_width=width, filters=filters, inputs=inputs)
-            for height, width, filters, inputs in NAS_V1
-        ]
-        return {"nas_v1": CNNArchitecture(layers=tuple(layers))}
+        return published()

@@ -12,9 +12,15 @@ __all__ = ["PlacedCell", "assemble", "live_maps"]
 
 @dataclass(frozen=True)
 class PlacedCell:
-    """One cell of a network: its name, its filters, and the maps it reads.
+    """A cell stands in a network under a name; it has filters and reads two maps.
 
     before: the map of the cell before the previous one; None in the first cell, which reads `previous` twice.
+
+    >>> first, reduction, *_ = assemble(num_cells=1, filters=8, stem_cells=0, skip_reduction=False)
+    >>> first.name, first.previous, first.before
+    ('normal_0', 0, None)
+    >>> reduction.name, reduction.filters, reduction.previous, reduction.before
+    ('reduction_0', 16, 1, 0)
     """
 
     name: str
@@ -25,7 +31,7 @@ class PlacedCell:
 
 
 def assemble(num_cells: int, filters: int, *, stem_cells: int, skip_reduction: bool) -> list[PlacedCell]:
-    """The cells in order: `stem_cells` reductions, N normal, reduction, N normal, reduction, N normal.
+    """List the cells in order: `stem_cells` reductions, N normal, reduction, N normal, reduction, N normal.
 
     Filters double at each reduction; the first normal cell has F. skip_reduction: the normal cell after a reduction
     reads, as the cell before, the one that the reduction itself read as such.
@@ -52,7 +58,7 @@ def assemble(num_cells: int, filters: int, *, stem_cells: int, skip_reduction: b
 
 
 def live_maps(cells: list[PlacedCell], reads: dict[bool, tuple[bool, bool]], roots: set[int]) -> set[int]:
-    """Numbers of the maps that something reads, from `roots` backwards.
+    """Find the maps that something reads, from `roots` backwards.
 
     reads: per kind of cell (whether it reduces), whether it reads the previous map and the one before it.
     """

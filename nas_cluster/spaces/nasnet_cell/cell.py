@@ -20,7 +20,7 @@ __all__ = ["CellModule"]
 
 
 class CellModule(nn.Module):
-    """Maps of the previous cell and of the cell before it to the concatenated states.
+    """The cell reads the maps of the previous cell and of the cell before it, and concatenates states.
 
     channels: of the previous map. before: channels of the map before it and whether that one is larger; None where
     there is none and the previous map takes its place.
@@ -82,7 +82,8 @@ def _adjusted(filters: int, channels: int, before: tuple[int, bool] | None) -> t
 
 
 class _BlockModule(nn.Module):
-    """Two operations, added; or concatenated and brought back to F filters by ReLU, 1x1 convolution, batch norm."""
+    """A block adds the results of two operations; or it concatenates them and brings them back to F filters by ReLU,
+    1x1 convolution and batch norm."""
 
     def __init__(self, block: Block, widths: list[int], filters: int, *, reduces: bool) -> None:
         super().__init__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +12,9 @@ from nas_cluster.nn.convolutions import SameConv2d, initialise_convolutions
 from nas_cluster.nn.drop_path import keep_probabilities
 from nas_cluster.nn.feature_map import FeatureMap
 from nas_cluster.nn.pooling import global_average
-from nas_cluster.spaces.nasnet_cell.architecture import NASNetArchitecture
+from nas_cluster.spaces.nasnet_cell.architecture import NASNetArchitecture, NASNetChildOptions
 from nas_cluster.spaces.nasnet_cell.assembly import assemble, live_maps
 from nas_cluster.spaces.nasnet_cell.cell import CellModule
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.nasnet_cell.space import NASNetChildOptions
 
 __all__ = ["NASNetChild"]
 
@@ -28,10 +23,10 @@ _MAPS_READ = 3
 
 
 class NASNetChild(nn.Module):
-    """Images (N, channels, height, width) to logits (N, classes).
+    """The child maps images (N, channels, height, width) to logits (N, classes).
 
     Maps are numbered as in assembly.py; a cell whose map nobody reads is not built.
-    progress: share of the training that is done, 0 to 1; the trainer sets it at every step and drop path follows it.
+    progress: the trainer fills it before every step (`FollowsProgress`), and drop path follows it.
     """
 
     progress: Tensor
@@ -111,7 +106,8 @@ class NASNetChild(nn.Module):
 
 
 class _Stem(nn.Module):
-    """A convolution and batch norm, without ReLU: 3x3 at full size, or 3x3 with stride 2 (VALID) and two cells more."""
+    """The stem computes a 3x3 convolution, at full size, or with stride 2 (VALID) and two cells more behind it, and a
+    batch norm; no ReLU."""
 
     def __init__(self, task: ImageTask, options: NASNetChildOptions) -> None:
         super().__init__()
@@ -126,6 +122,6 @@ class _Stem(nn.Module):
         self.norm = nn.BatchNorm2d(self.filters)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, height, width) to (N, filters, *size)."""
+        """Map (N, channels, height, width) to (N, filters, *size)."""
         y: Tensor = self.norm(self.conv(images))
         return y

@@ -12,9 +12,10 @@ __all__ = ["make_operation", "reads_rectified"]
 
 
 def make_operation(operation: Operation, channels: int, filters: int, stride: int) -> nn.Module:
-    """A module from (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride)), with 1x1 convolutions where C is not F.
+    """Make the module from (N, C, H, W) to (N, F, ceil(H / stride), ceil(W / stride)).
 
-    `nn.Identity` when it returns its very input.
+    A pool is followed by a 1x1 convolution where C is not F; an identity is one where C or the size changes, and
+    `nn.Identity` where it returns its very input.
     """
     match operation:
         case "identity":

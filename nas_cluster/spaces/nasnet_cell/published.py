@@ -1,12 +1,15 @@
 """Published cells of this space, and one made by hand to compare with."""
 
-from nas_cluster.spaces.nasnet_cell.architecture import Operation
+from __future__ import annotations
 
-__all__ = ["NASNET_A", "RESIDUAL"]
+from nas_cluster.spaces.nasnet_cell.architecture import Block, Cell, NASNetArchitecture, Operation
+
+__all__ = ["published"]
 
 _Half = tuple[int, Operation]
+_Cells = dict[str, tuple[list[tuple[_Half, _Half]], tuple[int, ...]]]
 
-NASNET_A: dict[str, tuple[list[tuple[_Half, _Half]], tuple[int, ...]]] = {
+_NASNET_A: _Cells = {
     "normal": (
         [
             ((0, "sep_conv_5x5"), (1, "sep_conv_3x3")),
@@ -37,8 +40,26 @@ the release concatenates the cell before and state 3 although blocks read them.
 
 _SHORTCUTS: list[tuple[_Half, _Half]] = [((0, "conv_3x3"), (0, "identity")), ((2, "conv_3x3"), (2, "identity"))]
 
-RESIDUAL: dict[str, tuple[list[tuple[_Half, _Half]], tuple[int, ...]]] = {
+_RESIDUAL: _Cells = {
     "normal": (_SHORTCUTS, (3,)),
     "reduction": (_SHORTCUTS, (3,)),
 }
 """Made by hand, as people would without a search: two 3x3 convolutions, each with a shortcut (He et al. 2016)."""
+
+
+def published() -> dict[str, NASNetArchitecture]:
+    """`nasnet_a`: the paper's Figure 4, with the released networks' concatenations. `residual`: made by hand."""
+    return {"nasnet_a": _architecture(_NASNET_A), "residual": _architecture(_RESIDUAL)}
+
+
+def _architecture(described: _Cells) -> NASNetArchitecture:
+    cells = {
+        name: Cell(
+            blocks=tuple(
+                Block(inputs=(first[0], second[0]), operations=(first[1], second[1])) for first, second in blocks
+            ),
+            concat=concat,
+        )
+        for name, (blocks, concat) in described.items()
+    }
+    return NASNetArchitecture(**cells)

@@ -3,64 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
-from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import Decision, DecisionSpec, Head, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import ImageTask
+from nas_cluster.spaces._cells.pictures import draw_steps, summarise_steps
+from nas_cluster.spaces._words import named_once
 from nas_cluster.spaces.base import Architecture, SearchSpace
 from nas_cluster.spaces.nasnet_cell.architecture import (
+    CELLS,
     COMBINATIONS,
     OPERATIONS,
-    Block,
-    Cell,
     Combination,
     NASNetArchitecture,
+    NASNetChildOptions,
     Operation,
     unread,
 )
 from nas_cluster.spaces.nasnet_cell.canonical import canonical_cell
-from nas_cluster.spaces.nasnet_cell.pictures import draw_cell, summarise_cell
-from nas_cluster.spaces.nasnet_cell.published import NASNET_A, RESIDUAL
+from nas_cluster.spaces.nasnet_cell.published import published
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NASNetCell", "NASNetChildOptions"]
+__all__ = ["NASNetCell"]
 
-CELLS = ("normal", "reduction")
 _STATES = ("previous cell", "cell before", *(f"block {number}" for number in range(12)))
-
-
-class NASNetChildOptions(Options):
-    """How a child is built from a pair of cells."""
-
-    num_cells: int = Field(2, ge=1)
-    """N: normal cells before, between and after the two reductions, each time."""
-    filters: int = Field(32, ge=2)
-    """F: filters of the first normal cells; each reduction doubles them."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    """cifar: a 3x3 convolution; imagenet: one with stride 2 and two reduction cells of F/4 and F/2 filters."""
-    stem_multiplier: int = Field(3, ge=1)
-    """Filters of the stem's convolution: so many times F (cifar) or 32 (imagenet; the mobile network has 1)."""
-    skip_reduction_layer_input: bool = False
-    """The normal cell after a reduction reads, as the cell before, the one that the reduction read (large networks)."""
-    auxiliary: bool = False
-    """A second classifier before the second reduction, in training only (the estimator's `auxiliary_weight`)."""
-    drop_path_keep: float = Field(1.0, gt=0, le=1)
-    """Probability of keeping a path in the last cell at the end of training: 0.6 for CIFAR, 0.7 for large networks."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the classifier's inputs that is dropped: 0.5 for ImageNet."""
-
-    @model_validator(mode="after")
-    def _wide_enough(self) -> Self:
-        if self.stem == "imagenet" and self.filters < 8:
-            raise ValueError(f"filters {self.filters}: with the imagenet stem, whose cells have a quarter, at least 8")
-        return self
 
 
 class NASNetCell(SearchSpace[NASNetArchitecture]):
@@ -70,19 +42,11 @@ class NASNetCell(SearchSpace[NASNetArchitecture]):
 
     blocks: int = Field(5, ge=1, le=12)
     """B: blocks of a cell."""
-    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = OPERATIONS
-    combinations: Annotated[tuple[Combination, ...], Field(min_length=1)] = COMBINATIONS
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1), AfterValidator(named_once)] = OPERATIONS
+    combinations: Annotated[tuple[Combination, ...], Field(min_length=1), AfterValidator(named_once)] = COMBINATIONS
     selection: Literal["choice", "pointer"] = "choice"
     """How states are chosen: softmax over their numbers, or attention over the steps that made them."""
     child: NASNetChildOptions = NASNetChildOptions()
-
-    @model_validator(mode="after")
-    def _named_once(self) -> Self:
-        for name in ("operations", "combinations"):
-            words = getattr(self, name)
-            if len(set(words)) < len(words):
-                raise ValueError(f"{name}: each may be named once, got {list(words)}")
-        return self
 
     def decisions(self) -> DecisionSpec:
         """Per block: state 1, state 2, operation 1, operation 2, combination (the paper's order).
@@ -136,8 +100,7 @@ class NASNetCell(SearchSpace[NASNetArchitecture]):
     def encode(self, architecture: NASNetArchitecture) -> Tokens:
         """Inverse of `decode`. Raises ValueError: the cell, and what of it this space does not have."""
         chosen: dict[str, int] = {}
-        for name in CELLS:
-            cell: Cell = getattr(architecture, name)
+        for name, cell in architecture.cells:
             if cell.concat is not None:
                 rule = list(unread(cell.blocks))
                 raise ValueError(
@@ -174,27 +137,17 @@ class NASNetCell(SearchSpace[NASNetArchitecture]):
         return NASNetChild(architecture, task, self.child)
 
     def summary(self, architecture: NASNetArchitecture) -> str:
-        """Both cells as `sep5·0+sep3·1 ...`: operation and state, twice per block."""
-        return " / ".join(summarise_cell(getattr(architecture, cell)) for cell in CELLS)
+        """`s5₀s3₁ a3₀|id₁ ... / ...`: both cells, an operation and its state twice per block."""
+        return " / ".join(summarise_steps(cell.steps) for _, cell in architecture.cells)
 
     def draw(self, architecture: NASNetArchitecture) -> list[Drawing]:
         """The normal cell and the reduction cell."""
-        return [draw_cell(getattr(architecture, cell), f"{cell} cell") for cell in CELLS]
+        return [
+            draw_steps(cell.steps, cell.outputs, inputs=_STATES[:2], word="block", title=f"{name} cell")
+            for name, cell in architecture.cells
+        ]
 
     @classmethod
     def named(cls) -> Mapping[str, NASNetArchitecture]:
         """`nasnet_a`: the paper's Figure 4, with the released networks' concatenations. `residual`: made by hand."""
-        return {"nasnet_a": _of(NASNET_A), "residual": _of(RESIDUAL)}
-
-
-def _of(published: Mapping[str, tuple[list[Any], tuple[int, ...]]]) -> NASNetArchitecture:
-    cells = {
-        name: Cell(
-            blocks=tuple(
-                Block(inputs=(first[0], second[0]), operations=(first[1], second[1])) for first, second in blocks
-            ),
-            concat=concat,
-        )
-        for name, (blocks, concat) in published.items()
-    }
-    return NASNetArchitecture(**cells)
+        return published()
