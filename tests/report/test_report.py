@@ -152,11 +152,13 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
             journal.plan(BatchRow(0, update, update, "h", float(update)), rows)
             for row in rows:
                 n = row.child.number
-                score = Evaluation(metric=float(rng.random()), seconds=1.0)
+                metric = float(rng.random())
+                score = Evaluation({"accuracy": metric, "seconds": 1.0})
                 journal.done(
                     str(row.child.child_id),
                     score,
-                    score.metric,
+                    metric,
+                    metric=metric,
                     started_at=n,
                     finished_at=n + 5.0,
                     worker="w",

@@ -16,8 +16,9 @@ import pytest
 
 from nas_cluster.core.errors import ConfigError, Fenced, RunError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.journal import SCHEMA_VERSION, Journal, StorageFailed, connect
+from nas_cluster.storage.journal import Journal, StorageFailed, connect
 from nas_cluster.storage.layout import JOURNAL, LOCK, check_run_name, run_directory
+from nas_cluster.storage.migration import SCHEMA_VERSION
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import BatchRow, ChildRow, TrainingRow
 from nas_cluster.storage.snapshots import DamagedSnapshot, SnapshotStore
@@ -38,8 +39,9 @@ def batch(update, replica=0, size=8, key=None):
 def finish(journal, child_row, metric=0.5):
     return journal.done(
         str(child_row.child.child_id),
-        Evaluation(metric=metric, seconds=1.0, parameters=7),
+        Evaluation({"accuracy": metric, "seconds": 1.0, "parameters": 7}),
         metric,
+        metric=metric,
         started_at=2.0,
         finished_at=3.0,
         worker="w",
@@ -63,7 +65,7 @@ def test_rows_come_back_as_they_were(run):
     record = RunRecord.open(run)
     stored = record.children()
     assert stored[1] == children[1]
-    assert stored[0].evaluation == Evaluation(metric=0.5, seconds=1.0, parameters=7)
+    assert stored[0].evaluation == Evaluation({"accuracy": 0.5, "seconds": 1.0, "parameters": 7})
     assert stored[0].child.tokens == (0, 2**61)
     assert record.batch(0, 0) == dataclasses.replace(
         row, epochs=1, applied_at=4.0, staleness=2, outcome="applied", scalars={"loss": 0.5}
@@ -201,7 +203,7 @@ def test_top_and_cache_queries(run):
             journal.plan(row, children)
             name = str(children[0].child.child_id)
             failed = Evaluation.failure(cause, "m")
-            journal.done(name, failed, 0.0, started_at=1, finished_at=1, worker="w", attempts=1)
+            journal.done(name, failed, 0.0, metric=None, started_at=1, finished_at=1, worker="w", attempts=1)
         assert journal.find_scored("killed") is None
         assert journal.find_scored("too_large") is not None
 
@@ -210,7 +212,7 @@ def test_retrainings_are_kept_apart_by_settings(run):
     with Journal.open(run) as journal:
         rows = [TrainingRow("retrain", "c", {}, 1, seed, {"epochs": e}) for seed in (0, 1) for e in (5, 9)]
         journal.plan_trainings(rows)
-        result = {"evaluation": Evaluation(metric=0.8), "reward": 0.8, "finished_at": 1.0}
+        result = {"evaluation": Evaluation({"accuracy": 0.8}), "metric": 0.8, "reward": 0.8, "finished_at": 1.0}
         journal.training_done(dataclasses.replace(rows[0], test_metric=0.7, **result))
         journal.training_done(dataclasses.replace(rows[0], test_metric=0.6, **result))
         journal.plan_trainings(rows[:1])

@@ -297,6 +297,7 @@ class Coordinator:
             row = replace(
                 row,
                 evaluation=earlier.evaluation,
+                metric=earlier.metric,
                 reward=earlier.reward,
                 finished_at=self._clock.now(),
                 cached_from=str(earlier.child.child_id),
@@ -313,6 +314,7 @@ class Coordinator:
                 child_id,
                 evaluation,
                 reward,
+                metric=row.metric,
                 started_at=row.started_at,
                 finished_at=finished_at,
                 worker=row.worker,

@@ -24,13 +24,11 @@ from nas_cluster.cluster.session.backend import Backend, pool_shape
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
-from nas_cluster.core.component import build_component
 from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.errors import RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive, stream
-from nas_cluster.estimators import Estimator
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import SNAPSHOTS, is_remote
 from nas_cluster.storage.mirror import Mirror
@@ -206,7 +204,7 @@ async def _run_stage(
             retries=job.failures.retries,
             on_event=lambda kind, detail: journal.event(kind, **detail),
         )
-        await _train_all(journal, pool, open_ones, stop, job.failures.stop_grace, on_training)
+        await _train_all(job, journal, pool, open_ones, stop, on_training)
         known = {row.key: row for row in journal.trainings()}
     return _rank(stage, planned, known, failure_reward=job.failures.reward)
 
@@ -241,19 +239,19 @@ def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared:
 
 
 async def _train_all(
-    journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, grace: float, on_training: OnTraining
+    job: JobConfig, journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, on_training: OnTraining
 ) -> None:
-    """Train all of them; each is committed when it is done. A stop gives those in flight so many seconds of grace."""
+    """Train all of them; each is committed when it is done. A stop gives those in flight `failures.stop_grace`."""
 
     async def one(training: _Planned) -> None:
         scored = await pool.evaluate(training.child)
-        metric = scored.evaluation.metric
-        estimator = build_component(Estimator, training.row.settings["estimator"], where="estimator")  # type: ignore[type-abstract]
+        judged = job.judge(scored.evaluation)
         row = replace(
             training.row,
-            evaluation=scored.evaluation,
-            reward=None if metric is None else estimator.reward_of(metric),
-            test_metric=scored.evaluation.details.get("test_metric"),
+            evaluation=judged.evaluation,
+            metric=judged.metric,
+            reward=judged.reward,
+            test_metric=judged.test,
             finished_at=scored.finished_at,
         )
         journal.training_done(row)
@@ -261,7 +259,7 @@ async def _train_all(
 
     async def watch() -> None:
         await stop.wait()
-        await pool.drain(grace)
+        await pool.drain(job.failures.stop_grace)
         await pool.close()
 
     async def hurry() -> None:
@@ -293,7 +291,7 @@ def _rank(
         rows = tuple(known[one.row.key] for one in group)
         rewards = [failure_reward if row.reward is None else row.reward for row in rows]
         ranked.append(Ranked(group[0].candidate, group[0].point, rows, statistics.fmean(rewards)))
-    failed = [row.evaluation for one in ranked for row in one.rows if row.evaluation and row.evaluation.metric is None]
+    failed = [row.evaluation for one in ranked for row in one.rows if row.evaluation and row.metric is None]
     if ranked and len(failed) == len(planned):
         raise RunStopped(
             f"stage {stage.name}: every training failed; the last: {failed[-1].cause}: {failed[-1].message}"
