@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_cluster.cli.progress import duration
 from nas_cluster.cluster.session.stages import StageResult
+from nas_cluster.config.rewards import objective_name
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.spaces import SearchSpace
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fields_text",
+    "figure",
     "findings_text",
+    "further_metrics",
     "job_json",
     "job_text",
     "jobs_text",
@@ -36,28 +39,48 @@ __all__ = [
     "training_line",
 ]
 
+_FURTHER = 6
+"""Metrics that a table shows beside the usual ones."""
+
 
 def top_json(record: RunRecord, count: int) -> list[dict[str, Any]]:
     """The best distinct architectures, best first."""
-    return [_child_json(rank, row) for rank, row in enumerate(record.top(count), start=1)]
+    objective = objective_name(record.config)
+    return [_child_json(rank, row, objective) for rank, row in enumerate(record.top(count), start=1)]
 
 
 def top_text(record: RunRecord, count: int) -> str:
     """The same as a table."""
     space = _space(record)
+    objective = objective_name(record.config)
+    top = record.top(count)
+    more = further_metrics(top, objective)
     rows = []
-    for rank, row in enumerate(record.top(count), start=1):
+    for rank, row in enumerate(top, start=1):
         assert row.evaluation is not None
         e = row.evaluation
         summary = space.summary(space.parse(row.child.architecture)) if space else row.child.key
-        size = "-" if e.parameters is None else f"{e.parameters:,}"
-        metric = "-" if e.metric is None else f"{e.metric:.4f}"
-        rows.append(
-            [str(rank), metric, f"{row.reward:.4f}", size, f"{e.seconds:.1f}", str(row.child.child_id), summary]
-        )
+        counted = [figure(row.metric), figure(row.reward), figure(e.parameters), f"{e.seconds:.1f}"]
+        others = [figure(e.metrics.get(name)) for name in more]
+        rows.append([str(rank), *counted, *others, str(row.child.child_id), summary])
     if not rows:
         return "no child has been scored yet\n"
-    return _table(["rank", "metric", "reward", "parameters", "seconds", "child", "architecture"], rows, left=2)
+    head = ["rank", objective, "reward", "parameters", "seconds", *more, "child", "architecture"]
+    return _table(head, rows, left=2)
+
+
+def further_metrics(rows: Sequence[ChildRow], objective: str) -> list[str]:
+    """Names of the metrics that these children have beside the usual ones; the first few."""
+    found = dict.fromkeys(name for row in rows if row.evaluation for name in row.evaluation.metrics)
+    return [name for name in found if name not in (objective, "parameters", "seconds")][:_FURTHER]
+
+
+def figure(value: float | None) -> str:
+    """A metric for people."""
+    if value is None:
+        return "-"
+    whole = isinstance(value, int)
+    return f"{value:,}" if whole else f"{value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.4g}"
 
 
 def status_json(record: RunRecord) -> dict[str, Any]:
@@ -75,7 +98,7 @@ def status_json(record: RunRecord) -> dict[str, Any]:
         "max_children": record.config["budget"]["max_children"],
         "active_seconds": record.active_seconds(),
         "sessions": len(sessions),
-        "best": _child_json(1, best[0]) if best else None,
+        "best": _child_json(1, best[0], objective_name(record.config)) if best else None,
         "last_event": {"kind": events[-1].kind, **events[-1].detail} if events else None,
     }
 
@@ -98,7 +121,8 @@ def status_text(record: RunRecord) -> str:
     if data["best"]:
         best = data["best"]
         chance = ", sampled at random" if best["arm"] == "control" else ""
-        line = f"reward {best['reward']:.4f}, metric {best['metric']:.4f}, child {best['child_id']}{chance}"
+        metric = f"{best['objective']} {figure(record.top(1)[0].metric)}"
+        line = f"reward {best['reward']:.4f}, {metric}, child {best['child_id']}{chance}"
         lines.append(("best", line))
     if data["last_event"]:
         lines.append(("last event", data["last_event"]["kind"]))
@@ -181,17 +205,17 @@ def training_line(row: TrainingRow) -> str:
     assert row.evaluation is not None
     point = "".join(f" {key}={value}" for key, value in row.settings["point"].items())
     who = f"{row.stage}: rank {row.rank} {row.source} seed {row.seed}{point}"
-    if row.evaluation.metric is None:
+    if row.metric is None:
         return f"{who}: failed: {row.evaluation.cause}: {row.evaluation.message}"
     tested = "" if row.test_metric is None else f", test {row.test_metric:.4f}"
-    return f"{who}: validation {row.evaluation.metric:.4f}{tested}"
+    return f"{who}: validation {row.metric:.4f}{tested}"
 
 
 def stage_text(result: StageResult) -> str:
     """What a stage found, best first."""
     rows = []
     for rank, one in enumerate(result.ranked, start=1):
-        metrics = [row.evaluation.metric for row in one.rows if row.evaluation and row.evaluation.metric is not None]
+        metrics = [row.metric for row in one.rows if row.metric is not None]
         point = " ".join(f"{key}={value}" for key, value in one.point.items())
         parameters = next((row.evaluation.parameters for row in one.rows if row.evaluation), None)
         size = "-" if parameters is None else f"{parameters:,}"
@@ -235,16 +259,15 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _child_json(rank: int, row: ChildRow) -> dict[str, Any]:
+def _child_json(rank: int, row: ChildRow, objective: str) -> dict[str, Any]:
     assert row.evaluation is not None
     return {
         "rank": rank,
         "child_id": str(row.child.child_id),
         "arm": row.arm,
         "reward": row.reward,
-        "metric": row.evaluation.metric,
-        "parameters": row.evaluation.parameters,
-        "seconds": row.evaluation.seconds,
+        "objective": objective,
+        "metrics": dict(row.evaluation.metrics),
         "key": row.child.key,
         "architecture": row.child.architecture,
     }

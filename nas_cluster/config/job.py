@@ -13,10 +13,13 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
+from nas_cluster.config.rewards import Objectives, RewardSection, move_old_rewards, wrong_reward
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
 from nas_cluster.config.stage import Correlate, Stage
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.core.reward import Judged, Objective, Reward, judge
 from nas_cluster.core.task import ImageTask, LanguageTask
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
@@ -58,6 +61,10 @@ class JobConfig(Options):
     """Share of the children that chance chooses, for comparison; null: none."""
     cache: bool = True
     """Answer an architecture whose canonical key was scored before, instead of training it again."""
+    objectives: Objectives | None = None
+    """The metric that counts, and whether more of it is better (max) or less (min); null: the estimator's own."""
+    reward: RewardSection = None
+    """How it becomes the reward; null: as the estimator says of its own metric, of another the metric itself."""
     retrain: Annotated[Estimator | None, *component_field(Estimator, "retrain", optional=True)] = None
     """Estimator of `retrain`; null: the search's own."""
     finalize: tuple[Stage, ...] = ()
@@ -99,8 +106,7 @@ class JobConfig(Options):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, source: str = "config") -> Self:
         """Validate plain data. Raises ConfigError naming every mistake, in every section."""
-        sections: dict[str, Any] = dict(data)
-        mistakes: list[str] = []
+        sections, mistakes = move_old_rewards(data)
         broken: set[str] = set()
         for name, base in _COMPONENTS.items():
             if name not in sections or (name == "retrain" and sections[name] is None):
@@ -144,6 +150,7 @@ class JobConfig(Options):
             found.append(
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
             )
+        found += wrong_reward(self.estimator, self.objective, self.reward_rule)
         found += self._mismatched_tasks({"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
         found += [line for number, stage in enumerate(self.finalize) for line in self._wrong_in_stage(number, stage)]
         found += self._wrong_in_correlate()
@@ -223,6 +230,21 @@ class JobConfig(Options):
     def _estimator_of(self, stage: Stage) -> Estimator:
         return self.estimator.exact() if stage.sample is not None else self.retrain or self.estimator
 
+    @property
+    def objective(self) -> Objective:
+        """The metric that counts."""
+        return next((Objective(*item) for item in (self.objectives or {}).items()), self.estimator.objective)
+
+    @property
+    def reward_rule(self) -> Reward:
+        """How it becomes the reward."""
+        own = self.objective == self.estimator.objective
+        return self.reward or (self.estimator.default_reward if own else Reward())
+
+    def judge(self, evaluation: Evaluation) -> Judged:
+        """What an evaluation is worth: its metric that counts, and its reward."""
+        return judge(evaluation, self.objective, self.reward_rule)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""
         return self.model_dump(mode="json")
@@ -241,9 +263,10 @@ class JobConfig(Options):
     def check_continues(self, recorded: JobConfig) -> None:
         """Raise ConfigError, with the difference, unless this config may continue a run recorded with `recorded`."""
         refused = []
+        aim, before = (self.objective, self.reward_rule), (recorded.objective, recorded.reward_rule)
         for key, (new, old) in self.difference(recorded).items():
             section = key.partition(".")[0]
-            if section == "storage_path":
+            if section == "storage_path" or (section in ("objectives", "reward") and aim == before):
                 continue
             if section not in _RESUMABLE:
                 refused.append(f"{key}: the run has {old!r}, the config says {new!r}")

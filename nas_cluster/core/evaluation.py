@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive
 
-__all__ = ["CAUSES", "Child", "ChildId", "Evaluation", "Status"]
+__all__ = ["CAUSES", "TEST", "Child", "ChildId", "Evaluation", "Report", "Status"]
 
 Status = Literal["ok", "failed"]
 
@@ -23,10 +24,14 @@ CAUSES = {
     "killed": "the child's process was killed from outside",
     "timeout": "it ran longer than failures.time_limit",
     "no_progress": "it made no step for failures.stall_limit",
-    "bad_result": "the estimator returned something that is not an evaluation",
+    "bad_result": "the estimator returned something that is not an evaluation, or not the metric that counts",
+    "bad_reward": "no reward could be computed from its metric",
     "worker_lost": "the worker or its node disappeared",
 }
 """Every cause of failure the journal records, with its meaning."""
+
+TEST = "test_"
+"""Begins the name of a metric that was measured on the test set."""
 
 
 @dataclass(frozen=True, order=True)
@@ -84,29 +89,60 @@ class Child:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an estimator measured. `metric` is None exactly when the child failed.
+    """What an estimator measured. Which of its metrics counts, and what its reward is, is the job's business.
 
-    seconds: wall time in the worker. parameters: trainable, of the child.
-    details: JSON-able extras (learning curve, images per second, dtype used).
+    metrics: finite numbers by name (`core.metrics` says which names); `seconds` is wall time in the worker,
+    `parameters` are the child's trainable ones, `test_NAME` was measured on the test set.
+    details: JSON-able extras that are no numbers (dtype used, notes).
     """
 
-    metric: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
     status: Status = "ok"
     cause: str | None = None
     message: str = ""
-    seconds: float = 0.0
-    parameters: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time in the worker, 0 where nobody measured it."""
+        return self.metrics.get("seconds", 0.0)
+
+    @property
+    def parameters(self) -> int | None:
+        """Trainable parameters of the child, where they were counted."""
+        count = self.metrics.get("parameters")
+        return None if count is None else int(count)
 
     @classmethod
     def failure(cls, cause: str, message: str, seconds: float = 0.0) -> Self:
         """A failed child. `cause` is a word of CAUSES."""
         if cause not in CAUSES:
             raise ValueError(f"unknown cause {cause!r}")
-        return cls(metric=None, status="failed", cause=cause, message=message[:2000], seconds=seconds)
+        return cls(metrics={"seconds": seconds}, status="failed", cause=cause, message=message[:2000])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a pipe or the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics of a child while it trains: what a learning curve is made of.
+
+    step: an epoch, from 1, or whatever the child counts in. time: in seconds since 1970.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+    time: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a pipe."""
         return asdict(self)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -31,11 +31,6 @@ class ImageSharing(Sharing, ImageSettings):
     """Phases."""
     learning_rate: float = Field(0.001, gt=0)
     validation: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 5000
-    reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
-
-    def reward_of(self, metric: float) -> float:
-        """The accuracy, or its cube."""
-        return metric**3 if self.reward == "accuracy_cubed" else metric
 
     def phases(self, data: Arrays | None) -> PhaseSchedule | None:
         """One epoch a phase; each architecture of a step has a minibatch of its own."""

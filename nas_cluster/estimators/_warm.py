@@ -28,10 +28,10 @@ class WarmTrainer(ABC):
         self._task = task
 
     @abstractmethod
-    def train(self, model: nn.Module, child: Child) -> tuple[float, dict[str, Any]]:
-        """Train the fresh model in place: its metric, and details for the journal.
+    def train(self, model: nn.Module, child: Child) -> tuple[dict[str, float], dict[str, Any]]:
+        """Train the fresh model in place: its metrics, and details for the journal.
 
-        Where the context says `test`, `details["test_metric"]` is the same metric on the test set.
+        Where the context says `test`, `test_NAME` is its own metric on the test set.
         """
 
     def evaluate(self, child: Child) -> Evaluation:
@@ -58,9 +58,9 @@ class WarmTrainer(ABC):
                 raise ChildTooLarge(f"{parameters:,} parameters, {most:,} allowed")
         torch.manual_seed(child.seed)
         model = self._build(child)
-        metric, details = self.train(model, child)
+        metrics, details = self.train(model, child)
         seconds = time.perf_counter() - started
-        return Evaluation(metric=metric, seconds=seconds, parameters=_count(model), details=details)
+        return Evaluation({**metrics, "parameters": _count(model), "seconds": seconds}, details=details)
 
     def _build(self, child: Child) -> nn.Module:
         space = self.context.space.at(child.stage)

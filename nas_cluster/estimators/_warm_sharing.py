@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.phases import PhaseOrder, PhaseResult
@@ -45,6 +45,9 @@ class WarmSharing(ABC):
     task: what the network is built for. make_optimizer, apart: as `SharedTraining` takes them.
     """
 
+    metric_name: ClassVar[str] = "accuracy"
+    """The estimator's own."""
+
     def __init__(
         self,
         settings: _PhaseSettings,
@@ -73,7 +76,7 @@ class WarmSharing(ABC):
 
     @abstractmethod
     def score(self, architecture: Any, child: Child) -> float:
-        """The metric of a child with the shared tensors as they are."""
+        """The estimator's own metric of a child, with the shared tensors as they are."""
 
     def train_phase(self, order: PhaseOrder) -> PhaseResult:
         """One pass over the data. Raises Diverged when the loss is not finite."""
@@ -102,4 +105,5 @@ class WarmSharing(ABC):
         metric = self.score(architecture, child)
         with torch.no_grad():
             parameters = sum(tensor.numel() for tensor in self.network.tensors_of(architecture).values())
-        return Evaluation(metric=metric, seconds=time.perf_counter() - started, parameters=parameters)
+        seconds = time.perf_counter() - started
+        return Evaluation({self.metric_name: metric, "parameters": parameters, "seconds": seconds})

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule
+from nas_cluster.core.reward import Direction, Objective, Reward
 from nas_cluster.core.task import ImageTask, Task
 from nas_cluster.datasets import Arrays, Dataset
 from nas_cluster.spaces import SearchSpace
@@ -60,7 +61,7 @@ class AsyncEvaluator(Protocol):
 
 
 class Estimator(Component, ABC):
-    """How a child is scored, and how its metric becomes the reward that the strategy sees."""
+    """How a child is scored."""
 
     package: ClassVar[str] = "nas_cluster.estimators"
     word: ClassVar[str] = "estimator"
@@ -69,7 +70,12 @@ class Estimator(Component, ABC):
     task_type: ClassVar[type[Task]] = ImageTask
     """What it can teach children; a config that pairs it with another dataset or space is refused."""
     metric_name: ClassVar[str] = "accuracy"
-    """What `Evaluation.metric` is, for people."""
+    """Its own metric, which every successful evaluation has among its `metrics`, and which counts unless the job's
+    `objectives` name another."""
+    metric_direction: ClassVar[Direction] = "max"
+    """Whether more of it is better, or less."""
+    default_reward: ClassVar[Reward] = Reward()
+    """How its own metric becomes the reward, unless the job's `reward` says it."""
 
     @property
     def shares_process(self) -> bool:
@@ -81,9 +87,10 @@ class Estimator(Component, ABC):
     def open(self, context: WorkerContext) -> Evaluator | AsyncEvaluator:
         """Called once in each worker process; everything slow and shared belongs here."""
 
-    @abstractmethod
-    def reward_of(self, metric: float) -> float:
-        """The reward of a successful child."""
+    @property
+    def objective(self) -> Objective:
+        """Its own metric."""
+        return Objective(self.metric_name, self.metric_direction)
 
     def exact(self) -> Self:
         """The same estimator, scoring as exactly as it can: to choose between winners, where a search takes samples."""

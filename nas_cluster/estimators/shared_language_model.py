@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from nas_cluster.core.evaluation import Child
 from nas_cluster.core.phases import PhaseOrder, PhaseSchedule
+from nas_cluster.core.reward import Reward
 from nas_cluster.core.seeds import stream
 from nas_cluster.datasets import Arrays, TextArrays, resident
-from nas_cluster.estimators._perplexity import PerplexityReward
+from nas_cluster.estimators._perplexity import PerplexityMetric
 from nas_cluster.estimators._sharing import Sharing
 from nas_cluster.estimators._warm_sharing import PhaseLoss, WarmSharing
 from nas_cluster.estimators.base import Estimator, SharedEvaluator, WorkerContext
@@ -24,19 +25,21 @@ if TYPE_CHECKING:
 __all__ = ["SharedLanguageModel"]
 
 
-class SharedLanguageModel(Sharing, PerplexityReward, LanguageSettings, Estimator):
+class SharedLanguageModel(Sharing, PerplexityMetric, LanguageSettings, Estimator):
     """Pham et al. 2018, sections 2.2 and 3.1. `epochs` phases of one pass over the training text each.
 
-    A child's metric is its perplexity, with the shared weights, on one window of the validation text drawn for it. With
-    M architectures a step, each reads `batch_size` columns of its own: the text is cut into M times as many.
+    A child's metric is its perplexity, with the shared weights, on one window of the validation text drawn for it, its
+    reward c / perplexity. With M architectures a step, each reads `batch_size` columns of its own: the text is cut into
+    M times as many.
     """
+
+    default_reward: ClassVar[Reward] = Reward(kind="inverse")
 
     epochs: int = Field(150, ge=1)
     batch_size: int = Field(64, ge=1)
     weight_decay: float = Field(1e-7, ge=0)
     score_on: Literal["window", "validation"] = "window"
     """One window drawn by the child's seed, as in the search; or the whole text, to choose between winners."""
-    reward: Literal["inverse_square_perplexity", "inverse_perplexity"] = "inverse_perplexity"
 
     def open(self, context: WorkerContext) -> SharedEvaluator:
         """Load the texts and build the cell of all children, once per worker."""
@@ -58,6 +61,8 @@ class SharedLanguageModel(Sharing, PerplexityReward, LanguageSettings, Estimator
 
 class _Shared(WarmSharing):
     """The warm part: texts and shared network on the device."""
+
+    metric_name = "perplexity"
 
     def __init__(self, settings: SharedLanguageModel, context: WorkerContext) -> None:
         from nas_cluster.training.text import TextStore

@@ -69,10 +69,6 @@ class Simulated(Estimator):
         """The simulator for this worker."""
         return _Isolated(self, context) if self.isolated else _Shared(self, context)
 
-    def reward_of(self, metric: float) -> float:
-        """The metric itself."""
-        return metric
-
     def check(self, space: object) -> list[str]:
         """Faults that end a process need one."""
         fatal = sorted({fault for fault in self.faults.values() if fault not in _IN_ANY_PROCESS})
@@ -90,11 +86,10 @@ class Simulated(Estimator):
 
     def result(self, child: Child, context: WorkerContext, seconds: float) -> Evaluation:
         """The evaluation of an undisturbed child; the metric without noise stands for a test set."""
-        metric = self.metric(child, context.space)
-        if not context.test:
-            return Evaluation(metric=metric, seconds=seconds)
-        exact = self.model_copy(update={"noise": 0.0}).metric(child, context.space)
-        return Evaluation(metric=metric, seconds=seconds, details={"test_metric": exact})
+        metrics = {"accuracy": self.metric(child, context.space), "seconds": seconds}
+        if context.test:
+            metrics["test_accuracy"] = self.model_copy(update={"noise": 0.0}).metric(child, context.space)
+        return Evaluation(metrics)
 
     def fault(self, child: Child) -> Fault | None:
         """What happens to `child`."""

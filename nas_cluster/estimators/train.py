@@ -23,17 +23,12 @@ _LAST_EPOCHS = 5
 class Train(TrainingSettings, Estimator):
     """Each child is trained for its budget; its metric is accuracy on images held out of the training set."""
 
-    metric: Literal["last", "best", "max_of_last_5"] = "last"
+    counts: Literal["last", "best", "max_of_last_5"] = "last"
     """Which epoch's validation accuracy counts; max_of_last_5 is Zoph & Le 2017's."""
-    reward: Literal["accuracy", "accuracy_cubed"] = "accuracy"
 
     def open(self, context: WorkerContext) -> Evaluator:
         """Load the dataset and start the device, once per worker."""
         return _Trainer(self, context)
-
-    def reward_of(self, metric: float) -> float:
-        """The accuracy, or its cube (Zoph & Le 2017, section 4.1)."""
-        return metric**3 if self.reward == "accuracy_cubed" else metric
 
     def child_task(self, task: ImageTask) -> ImageTask:
         """The dataset's task at `input_size`."""
@@ -45,10 +40,10 @@ class Train(TrainingSettings, Estimator):
         return self.epochs * (3 * trained + held_out)
 
     def score(self, accuracies: list[float]) -> float:
-        """The metric of a child whose validation accuracy per epoch is given."""
-        if self.metric == "last":
+        """The accuracy of a child whose validation accuracy per epoch is given."""
+        if self.counts == "last":
             return accuracies[-1]
-        return max(accuracies if self.metric == "best" else accuracies[-_LAST_EPOCHS:])
+        return max(accuracies if self.counts == "best" else accuracies[-_LAST_EPOCHS:])
 
 
 class _Trainer(WarmTrainer):
@@ -69,15 +64,15 @@ class _Trainer(WarmTrainer):
         self._store = ImageStore(data, training, validation, settings, context.device)
         super().__init__(context, self._store.task)
 
-    def train(self, model: nn.Module, child: Child) -> tuple[float, dict[str, Any]]:
+    def train(self, model: nn.Module, child: Child) -> tuple[dict[str, float], dict[str, Any]]:
         """Train by the index plan of the child's seed."""
         import torch
 
         from nas_cluster.training.image_classifier import evaluate, train_image_classifier
 
         result = train_image_classifier(model, self._store, self._store.plan(child.seed), self._settings)
-        details = result.details()
+        metrics = {"accuracy": self._settings.score(result.accuracies), "loss": result.losses[-1]}
         if self.context.test:
             dtype = getattr(torch, result.precision)
-            details["test_metric"] = evaluate(model, self._store.test_batches(), dtype)
-        return self._settings.score(result.accuracies), details
+            metrics["test_accuracy"] = evaluate(model, self._store.test_batches(), dtype)
+        return metrics, result.details()

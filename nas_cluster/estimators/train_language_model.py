@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas_cluster.core.evaluation import Child
 from nas_cluster.datasets import Arrays, TextArrays, resident
-from nas_cluster.estimators._perplexity import PerplexityReward
+from nas_cluster.estimators._perplexity import PerplexityMetric
 from nas_cluster.estimators._warm import WarmTrainer
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.language_settings import LanguageSettings
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["TrainLanguageModel"]
 
 
-class TrainLanguageModel(PerplexityReward, LanguageSettings, Estimator):
+class TrainLanguageModel(PerplexityMetric, LanguageSettings, Estimator):
     """Each child is trained for its budget; its metric is its perplexity on the validation text: lower is better."""
 
-    metric: Literal["last", "best"] = "last"
+    counts: Literal["last", "best"] = "last"
     """Which epoch's validation perplexity counts."""
 
     def open(self, context: WorkerContext) -> Evaluator:
@@ -34,8 +34,8 @@ class TrainLanguageModel(PerplexityReward, LanguageSettings, Estimator):
         return self.epochs * (3 * read + len(data.validation[: self.validation_tokens]))
 
     def score(self, perplexities: list[float]) -> float:
-        """The metric of a child whose validation perplexity per epoch is given."""
-        return perplexities[-1] if self.metric == "last" else min(perplexities)
+        """The perplexity of a child whose validation perplexity per epoch is given."""
+        return perplexities[-1] if self.counts == "last" else min(perplexities)
 
 
 class _Trainer(WarmTrainer):
@@ -50,12 +50,12 @@ class _Trainer(WarmTrainer):
         self._store = TextStore(data, settings, context.device)
         super().__init__(context, self._store.task)
 
-    def train(self, model: nn.Module, child: Child) -> tuple[float, dict[str, Any]]:
+    def train(self, model: nn.Module, child: Child) -> tuple[dict[str, float], dict[str, Any]]:
         """Train on the training text, in its order."""
         from nas_cluster.training.language_model import perplexity, train_language_model
 
         result = train_language_model(model, self._store, self._settings)
-        details = result.details()
+        metrics = {"perplexity": self._settings.score(result.perplexities), "loss": result.losses[-1]}
         if self.context.test:
-            details["test_metric"] = perplexity(model, self._store.test_windows())
-        return self._settings.score(result.perplexities), details
+            metrics["test_perplexity"] = perplexity(model, self._store.test_windows())
+        return metrics, result.details()

@@ -79,5 +79,5 @@ def correlation_section(rows: Sequence[TrainingRow], config: Mapping[str, Any], 
 
 
 def _metric(row: TrainingRow) -> float:
-    assert row.evaluation is not None and row.evaluation.metric is not None
-    return row.evaluation.metric
+    assert row.metric is not None
+    return row.metric

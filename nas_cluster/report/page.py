@@ -15,10 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nas_cluster.config.loading import write_yaml
-from nas_cluster.core.component import build_component, find_component
+from nas_cluster.config.rewards import objective_name
+from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import CAUSES
-from nas_cluster.estimators import Estimator
 from nas_cluster.report import charts
 from nas_cluster.report.arms import compare_arms
 from nas_cluster.report.correlation import correlation_section
@@ -77,7 +77,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "durations_chart": _durations(done),
         "events": _events(record),
         "stages": stage_tables(record.trainings()),
-        "correlation": correlation_section(record.trainings(), record.config, _metric_name(record)),
+        "correlation": correlation_section(record.trainings(), record.config, objective_name(record.config)),
     }
 
 
@@ -98,9 +98,9 @@ def _tiles(record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow])
     most = record.config["budget"].get("max_children")
     best = top[0] if top else None
     tiles = [("children", f"{counts['done']:,}", f"of {most:,}" if most else "done")]
-    if best is not None and best.evaluation is not None and best.evaluation.metric is not None:
-        metric = _metric_name(record)
-        tiles.append((f"best {metric}", f"{best.evaluation.metric:.4f}", f"child {best.child.child_id}"))
+    if best is not None and best.metric is not None:
+        metric = objective_name(record.config)
+        tiles.append((f"best {metric}", f"{best.metric:.4f}", f"child {best.child.child_id}"))
         tiles.append(("best reward", f"{best.reward:.4f}", f"from the {metric}, as configured"))
     rate = 3600 * counts["done"] / active if active else 0
     tiles.append(("children per hour", f"{rate:,.0f}", f"{active / 60:.1f} minutes of running"))
@@ -108,14 +108,6 @@ def _tiles(record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow])
     tiles.append(("from the cache", f"{counts['cached']:,}", "answered without training"))
     tiles.append(("sessions", f"{len(record.sessions())}", "lifetimes of the driver"))
     return tiles
-
-
-def _metric_name(record: RunRecord) -> str:
-    """What the metric is called, or just that, where the estimator's code is not here."""
-    try:
-        return find_component(Estimator, record.config["estimator"]["kind"]).metric_name  # type: ignore[type-abstract]
-    except ConfigError:
-        return "metric"
 
 
 def _reward_chart(done: Sequence[ChildRow]) -> Markup | None:
@@ -190,7 +182,7 @@ def _listed(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[st
     return {
         "rank": rank,
         "child": f"{row.child.child_id}{' (random)' if row.arm == 'control' else ''}",
-        "metric": "-" if e.metric is None else f"{e.metric:.4f}",
+        "metric": "-" if row.metric is None else f"{row.metric:.4f}",
         "reward": f"{row.reward:.4f}",
         "parameters": "-" if e.parameters is None else f"{e.parameters:,}",
         "seconds": f"{e.seconds:.1f}",

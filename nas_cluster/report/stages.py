@@ -36,7 +36,7 @@ def _mean_reward(group: Sequence[TrainingRow]) -> float:
 
 def _line(group: Sequence[TrainingRow]) -> dict[str, Any]:
     done = [row for row in group if row.evaluation is not None]
-    scored = [row.evaluation for row in done if row.evaluation is not None and row.evaluation.metric is not None]
+    scored = [row.evaluation for row in done if row.evaluation is not None and row.metric is not None]
     first = group[0]
     settings = first.settings
     changed = {**{f"scale.{key}": value for key, value in settings["scale"].items()}, **settings["point"]}
@@ -50,7 +50,7 @@ def _line(group: Sequence[TrainingRow]) -> dict[str, Any]:
         "parameters": f"{scored[0].parameters:,}" if scored and scored[0].parameters is not None else "-",
         "seeds": len(done),
         "failed": len(done) - len(scored),
-        "validation": _mean_and_spread([e.metric for e in scored if e.metric is not None]),
+        "validation": _mean_and_spread([row.metric for row in done if row.metric is not None]),
         "test": _mean_and_spread([row.test_metric for row in done if row.test_metric is not None]),
     }
 

@@ -11,21 +11,20 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from nas_cluster.core.errors import Fenced, RunError, RunStopped
+from nas_cluster.core.evaluation import Report
 from nas_cluster.core.phases import PhaseResult
 from nas_cluster.storage.layout import JOURNAL, LOCK
+from nas_cluster.storage.migration import SCHEMA_VERSION, migrate, schema
 from nas_cluster.storage.packing import packed
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionKind, SnapshotRow, TrainingRow
 
-__all__ = ["SCHEMA_VERSION", "Journal", "StorageFailed", "StorageFull", "connect", "is_live"]
-
-SCHEMA_VERSION = 1
+__all__ = ["Journal", "StorageFailed", "StorageFull", "connect", "is_live"]
 
 
 def is_live(directory: Path) -> bool:
@@ -60,6 +59,7 @@ class Journal(Queries):
         self._db = connect(directory, writable=True)
         try:
             with self._write():
+                migrate(self._db)
                 self.term = self._one("SELECT epoch FROM run") + 1
                 self._db.execute("UPDATE run SET epoch = ?", (self.term,))
                 self._db.execute(
@@ -77,8 +77,7 @@ class Journal(Queries):
             raise RunError(f"{directory}: already holds a run")
         temporary = directory / f".{JOURNAL}.{uuid.uuid4().hex}"
         db = sqlite3.connect(temporary, isolation_level=None)
-        schema = resources.files("nas_cluster.storage").joinpath("schema.sql").read_text()
-        db.executescript(f"BEGIN;\n{schema}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
+        db.executescript(f"BEGIN;\n{schema()}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
         row = (name, uuid.uuid4().hex, _json(config), time.time())
         db.execute("INSERT INTO run (name, run_id, config, created_at, epoch) VALUES (?, ?, ?, ?, 0)", row)
         db.execute("PRAGMA journal_mode = WAL")  # a kill in the midst of this would leave what no reader can open
@@ -209,23 +208,39 @@ class Journal(Queries):
                 ],
             )
 
-    def done(self, row: ChildRow) -> bool:
-        """Commit a child's result. The first one wins; a later one is recorded as an event and returns False."""
+    def done(self, row: ChildRow, reports: Sequence[Report] = ()) -> bool:
+        """Commit a child's result. The first one wins; a later one is recorded as an event and returns False.
+
+        reports: those that came with it.
+        """
         child_id, e = str(row.child.child_id), row.evaluation
         assert e is not None and row.reward is not None and row.finished_at is not None
         with self.transaction():
             changed = self._db.execute(
                 "UPDATE children SET status = ?, cause = ?, message = ?, metric = ?, reward = ?, parameters = ?,"
-                " seconds = ?, details = ?, started_at = ?, finished_at = ?, worker = ?, attempts = ?,"
+                " seconds = ?, metrics = ?, details = ?, started_at = ?, finished_at = ?, worker = ?, attempts = ?,"
                 " cached_from = ?, epoch = ? WHERE child_id = ? AND status IS NULL",
                 (
-                    *(e.status, e.cause, e.message, e.metric, row.reward, e.parameters, e.seconds, _json(e.details)),
+                    *(e.status, e.cause, e.message, row.metric, row.reward, e.parameters, e.seconds),
+                    *(_json(dict(e.metrics)), _json(e.details)),
                     *(row.started_at, row.finished_at, row.worker, row.attempts, row.cached_from, self.term, child_id),
                 ),
             ).rowcount
-            if not changed:
-                self.event("duplicate_result", child=child_id, status=e.status, metric=e.metric)
+            if changed:
+                self.add_reports(child_id, row.attempts, reports)
+            else:
+                self.event("duplicate_result", child=child_id, status=e.status, metric=row.metric)
         return bool(changed)
+
+    def add_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
+        """Record what a child, or a training of a stage, reported while it trained. Said again it changes nothing; of
+        two reports of a step the later counts."""
+        with self.transaction():
+            self._db.executemany(
+                "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET metrics = excluded.metrics, time = excluded.time WHERE excluded.time > time",
+                [(stage, what, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
+            )
 
     def applied(
         self,
@@ -303,7 +318,8 @@ class Journal(Queries):
                 "UPDATE trainings SET evaluation = ?, reward = ?, test_metric = ?, finished_at = ?"
                 " WHERE stage = ? AND source = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
                 (
-                    *(_json(row.evaluation.to_json()), row.reward, row.test_metric, row.finished_at),
+                    _json({**row.evaluation.to_json(), "metric": row.metric}),
+                    *(row.reward, row.test_metric, row.finished_at),
                     *(row.stage, row.source, row.seed, _json(row.settings)),
                 ),
             )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from functools import cached_property
 from typing import Any
 
-from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 from nas_cluster.core.phases import PhaseResult
+from nas_cluster.core.version_1 import read_evaluation
+from nas_cluster.storage.migration import version_of
 from nas_cluster.storage.packing import unpacked
 from nas_cluster.storage.rows import (
     BatchRow,
@@ -49,19 +52,19 @@ class Queries:
 
     def children(self) -> list[ChildRow]:
         """All children, in the order of their numbers."""
-        return [_child(row) for row in self._db.execute("SELECT * FROM children ORDER BY number")]
+        return [self._child(row) for row in self._db.execute("SELECT * FROM children ORDER BY number")]
 
     def batch_children(self, replica: int, update: int) -> list[ChildRow]:
         """The children of one minibatch, by index."""
         found = self._db.execute(
             'SELECT * FROM children WHERE replica = ? AND "update" = ? ORDER BY "index"', (replica, update)
         )
-        return [_child(row) for row in found]
+        return [self._child(row) for row in found]
 
     def done_since(self, moment: float) -> list[ChildRow]:
         """Children that were done after `moment` (seconds since 1970), in that order."""
         found = self._db.execute("SELECT * FROM children WHERE finished_at > ? ORDER BY finished_at, number", (moment,))
-        return [_child(row) for row in found]
+        return [self._child(row) for row in found]
 
     def applied_since(self, moment: float) -> list[BatchRow]:
         """Minibatches whose last gradient was applied after `moment`, in that order."""
@@ -77,7 +80,7 @@ class Queries:
     def child(self, child_id: str) -> ChildRow | None:
         """One child."""
         row = self._db.execute("SELECT * FROM children WHERE child_id = ?", (child_id,)).fetchone()
-        return None if row is None else _child(row)
+        return None if row is None else self._child(row)
 
     def find_scored(self, key: str) -> ChildRow | None:
         """The first child with this canonical key whose result would come out the same again, or None."""
@@ -86,7 +89,7 @@ class Queries:
             " AND (status = 'ok' OR (status = 'failed' AND cause IN (?, ?, ?))) ORDER BY finished_at, number LIMIT 1",
             (key, *CACHEABLE),
         ).fetchone()
-        return None if row is None else _child(row)
+        return None if row is None else self._child(row)
 
     def top(self, count: int) -> list[ChildRow]:
         """The best `count` distinct architectures by reward; of equal ones the earliest."""
@@ -95,7 +98,7 @@ class Queries:
             " HAVING number = min(number) ORDER BY reward DESC, number LIMIT ?",
             (count,),
         )
-        return [_child(row) for row in found]
+        return [self._child(row) for row in found]
 
     def batch(self, replica: int, update: int) -> BatchRow | None:
         """One minibatch."""
@@ -148,6 +151,39 @@ class Queries:
         """All trainings after the search, stage by stage in the order in which they were planned."""
         return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
+    def reports(self, what: str, *, stage: str = "") -> list[Report]:
+        """What a child reported while it trained, by step; of several attempts the last one's.
+
+        what: a child_id; or `TrainingRow.name`, with its stage.
+        """
+        if self._without_reports:
+            return []
+        found = self._db.execute(
+            "SELECT step, metrics, time FROM reports AS r WHERE stage = ? AND what = ?"
+            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = r.stage AND what = r.what) ORDER BY step",
+            (stage, what),
+        )
+        return [Report(row["step"], json.loads(row["metrics"]), row["time"]) for row in found]
+
+    def curves(self, metric: str) -> dict[str, list[tuple[int, float]]]:
+        """(step, value) of that metric for every child of the search that reported it, by child_id."""
+        if self._without_reports:
+            return {}
+        curves: dict[str, list[tuple[int, float]]] = {}
+        found = self._db.execute(
+            "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
+            " WHERE stage = '' AND value IS NOT NULL"
+            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = '' AND what = r.what) ORDER BY what, step",
+            (f"$.{metric}",),
+        )
+        for row in found:
+            curves.setdefault(row["what"], []).append((row["step"], row["value"]))
+        return curves
+
+    @property
+    def _without_reports(self) -> bool:
+        return version_of(self._db) < 2
+
     def counts(self) -> dict[str, int]:
         """planned (all), done, ok, failed, cached, and one entry per cause of failure."""
         row = self._db.execute(
@@ -181,6 +217,20 @@ class Queries:
         """Seconds that children were trained, cached answers not counted."""
         return float(self._one("SELECT coalesce(sum(seconds), 0) FROM children WHERE cached_from IS NULL"))
 
+    def _child(self, row: sqlite3.Row) -> ChildRow:
+        if row["status"] is None:
+            return _child(row, None)
+        about = {"status": row["status"], "cause": row["cause"], "message": row["message"]}
+        data = {**about, "details": json.loads(row["details"])}
+        if "metrics" in row.keys() and row["metrics"] is not None:  # noqa: SIM118  (no mapping)
+            return _child(row, Evaluation(metrics=json.loads(row["metrics"]), **data))
+        data |= {"metric": row["metric"], "parameters": row["parameters"], "seconds": row["seconds"]}
+        return _child(row, read_evaluation(data, self._config_once.get("estimator", {})))
+
+    @cached_property
+    def _config_once(self) -> dict[str, Any]:
+        return self.config
+
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
 
@@ -198,10 +248,14 @@ def _phase(row: sqlite3.Row) -> PhaseRow:
 
 
 def _training(row: sqlite3.Row) -> TrainingRow:
-    data = dict(row)
-    evaluation = None if data["evaluation"] is None else Evaluation.from_json(json.loads(data["evaluation"]))
+    data, evaluation, metric = dict(row), None, None
     architecture, settings = json.loads(data["architecture"]), json.loads(data["settings"])
-    return TrainingRow(**{**data, "architecture": architecture, "settings": settings, "evaluation": evaluation})
+    if data["evaluation"] is not None:
+        found = json.loads(data["evaluation"])
+        metric = found["metric"]
+        evaluation = read_evaluation(found, settings.get("estimator", {}))
+    read = {"architecture": architecture, "settings": settings, "evaluation": evaluation, "metric": metric}
+    return TrainingRow(**{**data, **read})
 
 
 def _batch(row: sqlite3.Row) -> BatchRow:
@@ -210,7 +264,7 @@ def _batch(row: sqlite3.Row) -> BatchRow:
     return BatchRow(**data, learning_epochs=learned, verdict=verdict, scalars=scalars)
 
 
-def _child(row: sqlite3.Row) -> ChildRow:
+def _child(row: sqlite3.Row, evaluation: Evaluation | None) -> ChildRow:
     child = Child(
         child_id=ChildId(row["replica"], row["update"], row["index"]),
         number=row["number"],
@@ -219,17 +273,6 @@ def _child(row: sqlite3.Row) -> ChildRow:
         key=row["key"],
         seed=row["seed"],
     )
-    evaluation = None
-    if row["status"] is not None:
-        evaluation = Evaluation(
-            metric=row["metric"],
-            status=row["status"],
-            cause=row["cause"],
-            message=row["message"],
-            seconds=row["seconds"],
-            parameters=row["parameters"],
-            details=json.loads(row["details"]),
-        )
     return ChildRow(
         child=child,
         arm=row["arm"],
@@ -238,6 +281,7 @@ def _child(row: sqlite3.Row) -> ChildRow:
         step_log_probs=None if row["step_log_probs"] is None else tuple(json.loads(row["step_log_probs"])),
         planned_at=row["planned_at"],
         evaluation=evaluation,
+        metric=row["metric"],
         reward=row["reward"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -66,6 +67,8 @@ class ChildRow:
     step_log_probs: tuple[float, ...] | None = None
     arm: Arm = "search"
     evaluation: Evaluation | None = None
+    metric: float | None = None
+    """The one of its metrics that counts; None of a failed child."""
     reward: float | None = None
     started_at: float | None = None
     """When a worker took it; None for an answer from the cache."""
@@ -147,7 +150,7 @@ class TrainingRow:
     """One training of a chosen architecture with one seed, in a stage after the search.
 
     source: a child_id, or the name of a published architecture. settings: estimator, dataset, scale, test, point (of a
-    grid). rank: before this training. test_metric: measured once, at its end.
+    grid). rank: before this training. metric: the one that counts. test_metric: the same, measured once, at its end.
     """
 
     stage: str
@@ -157,6 +160,7 @@ class TrainingRow:
     seed: int
     settings: dict[str, Any]
     evaluation: Evaluation | None = None
+    metric: float | None = None
     reward: float | None = None
     test_metric: float | None = None
     finished_at: float | None = None
@@ -165,3 +169,9 @@ class TrainingRow:
     def key(self) -> tuple[str, str, int, str]:
         """What makes it this training and no other."""
         return self.stage, self.source, self.seed, json.dumps(self.settings, sort_keys=True)
+
+    @property
+    def name(self) -> str:
+        """Short, and no other training's of its stage: what its reports are found by."""
+        digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return f"{self.source}:{self.seed}:{digest[:12]}"

@@ -49,9 +49,9 @@ CREATE TABLE children (
   status TEXT,                    -- ok, failed; null until done
   cause TEXT,
   message TEXT,
-  metric REAL,
+  metric REAL,                    -- the one of its metrics that counts
   reward REAL,
-  parameters INTEGER,
+  parameters INTEGER,             -- one of its metrics, as is the next
   seconds REAL,
   details TEXT,                   -- JSON
   started_at REAL,                -- null for an answer from the cache
@@ -60,6 +60,7 @@ CREATE TABLE children (
   attempts INTEGER NOT NULL DEFAULT 0,
   cached_from TEXT,
   epoch INTEGER,                  -- of the session that committed it
+  metrics TEXT,                   -- JSON: all of them by name; null of a child that version 1 committed
   FOREIGN KEY (replica, "update") REFERENCES batches (replica, "update")
 ) STRICT;
 
@@ -96,9 +97,19 @@ CREATE TABLE trainings (          -- of architectures that the search, or a read
   rank INTEGER NOT NULL,          -- before this training
   seed INTEGER NOT NULL,
   settings TEXT NOT NULL,         -- JSON: estimator, dataset, scale, test, and the point of the grid
-  evaluation TEXT,                -- JSON; null until done
+  evaluation TEXT,                -- JSON, with the metric that counts as `metric`; null until done
   reward REAL,
   test_metric REAL,
   finished_at REAL,
   PRIMARY KEY (stage, source, seed, settings)
 ) STRICT;
+
+CREATE TABLE reports (            -- metrics of a child while it trained: its learning curve
+  stage TEXT NOT NULL,            -- '' of a child of the search; else the stage of a training after it
+  what TEXT NOT NULL,             -- a child_id; of a training SOURCE:SEED:DIGEST, 12 digits of the SHA-256 of `settings`
+  attempt INTEGER NOT NULL,       -- 1, more where it was tried again
+  step INTEGER NOT NULL,          -- an epoch, or what the child counts in
+  metrics TEXT NOT NULL,          -- JSON
+  time REAL NOT NULL,
+  PRIMARY KEY (stage, what, attempt, step)
+) STRICT, WITHOUT ROWID;

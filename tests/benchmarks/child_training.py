@@ -151,7 +151,7 @@ async def warm_children(workers, first, count):
         while queue:
             evaluation = await worker.evaluate(child(queue.pop()))
             assert evaluation.status == "ok", evaluation
-            accuracies.append(evaluation.metric)
+            accuracies.append(evaluation.metrics["accuracy"])
 
     started = time.perf_counter()
     await asyncio.gather(*(serve(worker) for worker in workers))

@@ -152,7 +152,7 @@ def epoch(options):
     for name, spans in (("phases", training), ("updates", updates)):
         shares = [share for at, share in busy if any(a <= at <= b for a, b in spans)] or [0]
         print(f"  card busy in {name:8} {statistics.fmean(shares):.0f} % of the time (n={len(shares)})")
-    metrics = [row.evaluation.metric for row in scored[-1][-100:]]
+    metrics = [row.metric for row in scored[-1][-100:]]
     print(f"  metric of the last {len(metrics)} children: {statistics.fmean(metrics):.3f}", flush=True)
 
 

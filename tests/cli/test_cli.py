@@ -111,7 +111,7 @@ def test_a_config_that_says_nothing_of_retraining_trains_an_architecture_with_ch
     assert code == 0, err
     rows = job.load_run(tmp_path / "alone").trainings()
     assert [row.settings["estimator"]["noise"] for row in rows] == [0.1, 0.1]
-    assert len({row.evaluation.metric for row in rows}) == 2, out
+    assert len({row.metric for row in rows}) == 2, out
 
 
 def test_schema(cli):

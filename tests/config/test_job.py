@@ -9,6 +9,7 @@ import pytest
 from nas_cluster.config import Control, JobConfig
 from nas_cluster.config.schema import job_schema
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import Evaluation
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -262,4 +263,4 @@ def test_the_papers_topology_is_the_papers():
     assert (t.parameter_shards, t.controller_replicas, t.children_per_replica) == (20, 100, 8)
     assert config.budget.max_children == 12_800
     assert config.strategy.optimizer.learning_rate == 0.0006
-    assert config.estimator.reward_of(0.9) == pytest.approx(0.729)
+    assert config.judge(Evaluation({"accuracy": 0.9})).reward == pytest.approx(0.729)

@@ -63,7 +63,7 @@ def test_shared_weights_are_trained_and_scored(kind, tmp_path):
 
     def scores(shared):
         children = [Child(ChildId(0, 0, k), k, (k,), {"operation": k}, "", k, shared=shared) for k in range(3)]
-        return [evaluator.evaluate(child).metric for child in children]
+        return [evaluator.evaluate(child).metrics[estimator.metric_name] for child in children]
 
     schedule = estimator.phases(dataset.load())
     fresh, state = scores(None), None
@@ -100,11 +100,11 @@ def test_a_hypernetwork_is_trained_and_scores(tmp_path):
         result = evaluator.train_phase(PhaseOrder(phase, tokens, state, str(tmp_path / f"{phase}.safetensors")))
         state = SharedState(phase, str(tmp_path / f"{phase}.safetensors"), result.sha256)
         losses.append(result.loss)
-    scores = [evaluator.evaluate(replace(child, shared=state)).metric for child in children]
+    scores = [evaluator.evaluate(replace(child, shared=state)).metrics["accuracy"] for child in children]
     assert losses[-1] < 0.8 * losses[0], losses
     assert min(scores) > 0.3, scores
     evaluator = estimator.open(context)
-    assert [evaluator.evaluate(replace(child, shared=state)).metric for child in children] == scores
+    assert [evaluator.evaluate(replace(child, shared=state)).metrics["accuracy"] for child in children] == scores
 
 
 def test_agreement_is_one_exactly_at_the_target():
@@ -129,16 +129,11 @@ def test_the_same_architecture_scores_the_same_whatever_tokens_stand_for_it():
     assert Simulated().metric(first, space) == Simulated().metric(second, space)
 
 
-def test_rewards_by_name():
-    assert Train(reward="accuracy").reward_of(0.9) == 0.9
-    assert Train(reward="accuracy_cubed").reward_of(0.9) == pytest.approx(0.729)
-
-
 def test_which_epoch_counts():
     curve = [0.9, 0.1, 0.2, 0.5, 0.4, 0.3]
-    assert Train(metric="last").score(curve) == 0.3
-    assert Train(metric="best").score(curve) == 0.9
-    assert Train(metric="max_of_last_5").score(curve) == 0.5
+    assert Train(counts="last").score(curve) == 0.3
+    assert Train(counts="best").score(curve) == 0.9
+    assert Train(counts="max_of_last_5").score(curve) == 0.5
 
 
 def test_a_child_that_is_too_large_is_refused_before_memory_is_touched():

@@ -21,10 +21,10 @@ def test_the_test_images_are_seen_once_and_only_when_asked(test, monkeypatch):
     batches = ImageStore.test_batches
     monkeypatch.setattr(ImageStore, "test_batches", lambda store: asked.append(1) or batches(store))
     train = Train(epochs=3, validation=0.5, crop_padding=0, flip=False)
-    details = train.open(WorkerContext(SPACE, Digits(), seed=0, test=test)).evaluate(CHILD).details
+    evaluation = train.open(WorkerContext(SPACE, Digits(), seed=0, test=test)).evaluate(CHILD)
     assert len(asked) == int(test)
-    assert ("test_metric" in details) == test
-    assert len(details["accuracies"]) == 3
+    assert ("test_accuracy" in evaluation.metrics) == test
+    assert len(evaluation.details["accuracies"]) == 3
 
 
 def test_a_smaller_training_set_is_the_same_for_every_child_and_leaves_the_validation_set(monkeypatch):

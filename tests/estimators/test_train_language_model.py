@@ -7,8 +7,10 @@ from text_space import TextSpace
 from nas_cluster import JobConfig
 from nas_cluster.core.errors import ChildTooLarge, ConfigError, DataError
 from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.reward import Objective
 from nas_cluster.datasets.python_docs import PythonDocs
 from nas_cluster.estimators import WorkerContext
+from nas_cluster.estimators.shared_language_model import SharedLanguageModel
 from nas_cluster.estimators.train_language_model import TrainLanguageModel
 from nas_cluster.plan import make_plan
 from nas_cluster.training.text import TextStore
@@ -30,18 +32,17 @@ def child_of(token):
     return Child(ChildId(0, 0, 0), 0, (token,), architecture.to_json(), "", 7)
 
 
-def test_rewards_by_name():
+def test_a_perplexity_is_minimised_and_its_reward_is_the_papers():
     """Oracle F-A7: 80 / 80^2."""
-    estimator = TrainLanguageModel()
-    assert estimator.reward_of(80.0) == pytest.approx(0.0125)
-    assert TrainLanguageModel(reward="inverse_perplexity").reward_of(160.0) == pytest.approx(0.5)
-    assert TrainLanguageModel(reward_scale=3).reward_of(2.0) == pytest.approx(0.75)
+    assert TrainLanguageModel().objective == Objective("perplexity", "min")
+    assert TrainLanguageModel.default_reward.of(80.0, "min") == pytest.approx(0.0125)
+    assert SharedLanguageModel.default_reward.of(160.0, "min") == pytest.approx(0.5)
 
 
 def test_which_epoch_counts():
     curve = [90.0, 70.0, 75.0]
-    assert TrainLanguageModel(metric="last").score(curve) == 75.0
-    assert TrainLanguageModel(metric="best").score(curve) == 70.0
+    assert TrainLanguageModel(counts="last").score(curve) == 75.0
+    assert TrainLanguageModel(counts="best").score(curve) == 70.0
 
 
 @pytest.mark.parametrize("test", [False, True])
@@ -52,8 +53,8 @@ def test_the_test_text_is_read_once_and_only_when_asked(test, monkeypatch):
     evaluator = TrainLanguageModel(**SMALL).open(WorkerContext(TextSpace(), DATA, seed=0, test=test))
     evaluation = evaluator.evaluate(child_of(0))
     assert len(asked) == int(test)
-    assert ("test_metric" in evaluation.details) == test
-    assert evaluation.metric == pytest.approx(evaluation.details["perplexities"][-1], abs=1e-3)
+    assert ("test_perplexity" in evaluation.metrics) == test
+    assert evaluation.metrics["perplexity"] == pytest.approx(evaluation.details["perplexities"][-1], abs=1e-3)
     V = len(DATA.load().vocabulary)
     assert evaluation.parameters == 2 * 8 * V + V + 4 * (2 * 8 * 8 + 2 * 8)
 

@@ -35,4 +35,4 @@ def test_the_space_of_contributing_md_is_searched(tmp_path, monkeypatch):
     check_space(find_component(SearchSpace, "width_space:WidthSpace")())
     record = run(JobConfig.load("mine.yaml"), local=True)
     assert record.counts()["ok"] == 8
-    assert load_run("runs/mine").top(1)[0].evaluation.metric > 0.05
+    assert load_run("runs/mine").top(1)[0].metric > 0.05

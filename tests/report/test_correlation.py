@@ -9,9 +9,9 @@ from nas_cluster.storage.rows import TrainingRow
 
 def rows(scores, alone, reward=lambda metric: metric):
     def row(stage, index, metric):
-        evaluation = Evaluation(metric=metric, seconds=1.0)
+        evaluation = Evaluation({"accuracy": metric, "seconds": 1.0})
         return TrainingRow(
-            stage, f"random-{index}", {}, 1, 0, {}, evaluation, None if metric is None else reward(metric)
+            stage, f"random-{index}", {}, 1, 0, {}, evaluation, metric, None if metric is None else reward(metric)
         )
 
     found = [row("correlate_scores", index, metric) for index, metric in enumerate(scores)]

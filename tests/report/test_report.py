@@ -153,9 +153,10 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
             journal.plan(BatchRow(0, update, update, "h", float(update)), rows)
             for row in rows:
                 n = row.child.number
-                score = Evaluation(metric=float(rng.random()), seconds=1.0)
-                times = {"started_at": float(n), "finished_at": n + 5.0}
-                journal.done(replace(row, evaluation=score, reward=score.metric, worker="w", attempts=1, **times))
+                metric = float(rng.random())
+                score = Evaluation({"accuracy": metric, "seconds": 1.0})
+                about = {"metric": metric, "reward": metric, "started_at": float(n), "finished_at": n + 5.0}
+                journal.done(replace(row, evaluation=score, worker="w", attempts=1, **about))
             journal.applied(0, update, applied_at=update, staleness=1, verdict="applied", scalars=scalars)
     started = time.perf_counter()
     html, _ = page_of(directory)

@@ -17,8 +17,9 @@ import pytest
 
 from nas_cluster.core.errors import ConfigError, Fenced, RunError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.journal import SCHEMA_VERSION, Journal, StorageFailed, connect
+from nas_cluster.storage.journal import Journal, StorageFailed, connect
 from nas_cluster.storage.layout import JOURNAL, LOCK, check_run_name, run_directory
+from nas_cluster.storage.migration import SCHEMA_VERSION
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import BatchRow, ChildRow, TrainingRow
 from nas_cluster.storage.snapshots import DamagedSnapshot, SnapshotStore
@@ -37,9 +38,9 @@ def batch(update, replica=0, size=8, key=None):
 
 
 def finish(journal, child_row, metric=0.5):
-    evaluation = Evaluation(metric=metric, seconds=1.0, parameters=7)
-    times = {"started_at": 2.0, "finished_at": 3.0}
-    return journal.done(replace(child_row, evaluation=evaluation, reward=metric, worker="w", attempts=1, **times))
+    evaluation = Evaluation({"accuracy": metric, "seconds": 1.0, "parameters": 7})
+    about = {"metric": metric, "reward": metric, "started_at": 2.0, "finished_at": 3.0}
+    return journal.done(replace(child_row, evaluation=evaluation, worker="w", attempts=1, **about))
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_rows_come_back_as_they_were(run):
     record = RunRecord.open(run)
     stored = record.children()
     assert stored[1] == children[1]
-    assert stored[0].evaluation == Evaluation(metric=0.5, seconds=1.0, parameters=7)
+    assert stored[0].evaluation == Evaluation({"accuracy": 0.5, "seconds": 1.0, "parameters": 7})
     assert stored[0].child.tokens == (0, 2**61)
     assert record.batch(0, 0) == dataclasses.replace(
         row, learning_epochs=1, applied_at=4.0, staleness=2, verdict="applied", scalars={"loss": 0.5}
@@ -217,7 +218,7 @@ def test_retrainings_are_kept_apart_by_settings(run):
     with Journal.open(run) as journal:
         rows = [TrainingRow("retrain", "c", {}, 1, seed, {"epochs": e}) for seed in (0, 1) for e in (5, 9)]
         journal.plan_trainings(rows)
-        result = {"evaluation": Evaluation(metric=0.8), "reward": 0.8, "finished_at": 1.0}
+        result = {"evaluation": Evaluation({"accuracy": 0.8}), "metric": 0.8, "reward": 0.8, "finished_at": 1.0}
         journal.training_done(dataclasses.replace(rows[0], test_metric=0.7, **result))
         journal.training_done(dataclasses.replace(rows[0], test_metric=0.6, **result))
         journal.plan_trainings(rows[:1])

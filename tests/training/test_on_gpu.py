@@ -90,6 +90,6 @@ def test_what_is_shared_is_trained_as_on_a_cpu(kind, tmp_path):
             drawn = space.random(np.random.default_rng(1))
             child = Child(ChildId(0, 0, 0), 0, drawn, space.decode(drawn).to_json(), "", 0, shared=state)
             other = estimator.open(WorkerContext(space, dataset, 0, device))
-            scores.append(other.evaluate(child).metric)
+            scores.append(other.evaluate(child).metrics["accuracy"])
         assert results[1].loss == pytest.approx(results[0].loss, rel=0.02)
         assert scores[1] == pytest.approx(scores[0], rel=0.02, abs=0.02)

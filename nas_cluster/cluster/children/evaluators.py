@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from nas_cluster.config import JobConfig
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, Diverged
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.metrics import BadMetric, finite, numbers_of
 from nas_cluster.core.phases import PhaseOrder
 from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
 
@@ -24,6 +26,8 @@ class Evaluators:
     """The job's estimator, open and warm in this process; another one while children bring settings of their own."""
 
     def __init__(self, config: JobConfig, *, device: str, test: bool) -> None:
+        self.own_metric = config.estimator.metric_name
+        self.objective = config.objective.name
         self._estimator = config.estimator
         self._context = WorkerContext(
             space=config.space,
@@ -57,7 +61,8 @@ def evaluate_safely(evaluators: Evaluators, child: Child) -> Evaluation:
     """Score one child in this process; whatever it raises becomes a failed evaluation with its cause."""
     started = time.monotonic()
     try:
-        return checked(evaluators.of(child).evaluate(child))
+        evaluation = evaluators.of(child).evaluate(child)
+        return checked(evaluation, own=evaluators.own_metric, objective=evaluators.objective)
     except (SystemExit, Exception) as error:
         return failure_of(error, time.monotonic() - started)
 
@@ -70,17 +75,34 @@ def train_phase_safely(evaluators: Evaluators, order: PhaseOrder) -> dict[str, A
         return {"error": f"{type(error).__name__}: {error}"[:2000], "diverged": isinstance(error, Diverged)}
 
 
-def checked(evaluation: Any) -> Evaluation:
-    """The estimator's answer, or why it cannot be recorded."""
+def checked(evaluation: Any, *, own: str, objective: str) -> Evaluation:
+    """The estimator's answer with its metrics as plain numbers, or why it cannot be recorded.
+
+    own: the estimator's own metric. objective: the one that counts, which a successful child must have.
+    """
     if not isinstance(evaluation, Evaluation):
         return Evaluation.failure("bad_result", f"the estimator returned {type(evaluation).__name__}")
-    if evaluation.status == "ok" and (evaluation.metric is None or not math.isfinite(evaluation.metric)):
-        return Evaluation.failure("diverged", f"the metric is {evaluation.metric}", evaluation.seconds)
     try:
-        json.dumps(evaluation.to_json(), allow_nan=False)
+        metrics = numbers_of(evaluation.metrics)
+    except BadMetric as error:
+        return Evaluation.failure("bad_result", str(error))
+    seconds = metrics.get("seconds", 0.0)
+    seconds = seconds if math.isfinite(seconds) else 0.0
+    if evaluation.status == "ok":
+        for name in dict.fromkeys((objective, own)):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                return Evaluation.failure("diverged", f"the {name} is {metrics[name]}", seconds)
+        if objective not in metrics:
+            known = ", ".join(metrics) or "none"
+            return Evaluation.failure("bad_result", f"no metric {objective!r}, which counts; it has {known}", seconds)
+    for name in metrics.keys() - finite(metrics):
+        return Evaluation.failure("bad_result", f"metric {name!r} is {metrics[name]}", seconds)
+    plain = replace(evaluation, metrics=metrics)
+    try:
+        json.dumps(plain.to_json(), allow_nan=False)
     except (TypeError, ValueError) as error:
-        return Evaluation.failure("bad_result", f"not plain data: {error}", evaluation.seconds)
-    return evaluation
+        return Evaluation.failure("bad_result", f"not plain data: {error}", seconds)
+    return plain
 
 
 def failure_of(error: BaseException, seconds: float) -> Evaluation:

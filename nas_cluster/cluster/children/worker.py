@@ -56,7 +56,8 @@ class ChildWorker:
         started = time.monotonic()
         limit = self._config.failures.time_limit
         try:
-            return checked(await asyncio.wait_for(self._shared.of(child).evaluate(child), limit))
+            evaluation = await asyncio.wait_for(self._shared.of(child).evaluate(child), limit)
+            return checked(evaluation, own=self._shared.own_metric, objective=self._shared.objective)
         except TimeoutError:
             return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
         except Exception as error:

@@ -67,11 +67,12 @@ def planned(config: JobConfig, request: BatchRequest, index: int, *, at: float) 
 
 def scored(config: JobConfig, row: ChildRow, result: Scored) -> ChildRow:
     """The row of a child that a worker has scored; a failed one has the configured reward."""
-    metric = result.evaluation.metric
+    judged = config.judge(result.evaluation)
     return replace(
         row,
-        evaluation=result.evaluation,
-        reward=config.failures.reward if metric is None else config.estimator.reward_of(metric),
+        evaluation=judged.evaluation,
+        metric=judged.metric,
+        reward=config.failures.reward if judged.reward is None else judged.reward,
         started_at=result.started_at,
         finished_at=result.finished_at,
         worker=result.worker,
@@ -84,6 +85,7 @@ def cached(row: ChildRow, earlier: ChildRow, *, at: float) -> ChildRow:
     return replace(
         row,
         evaluation=earlier.evaluation,
+        metric=earlier.metric,
         reward=earlier.reward,
         finished_at=at,
         cached_from=str(earlier.child.child_id),

@@ -28,9 +28,7 @@ from nas_cluster.cluster.session.stages import (
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
-from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import RunStopped
-from nas_cluster.estimators import Estimator
 from nas_cluster.storage.rows import SessionKind, TrainingRow
 
 __all__ = ["OnTraining", "run_stages"]
@@ -163,22 +161,23 @@ class _AfterSearch:
         )
         pool.start()
         try:
-            results = await asyncio.gather(*(self._train_one(pool, one) for one in planned), return_exceptions=True)
+            trainings = (self._train_one(job, pool, one) for one in planned)
+            results = await asyncio.gather(*trainings, return_exceptions=True)
         finally:
             await pool.close()
         for result in results:
             if isinstance(result, BaseException):
                 raise RunStopped(self._writer.stopping) if self._writer.stopping is not None else result
 
-    async def _train_one(self, pool: ChildPool, training: Planned) -> None:
+    async def _train_one(self, job: JobConfig, pool: ChildPool, training: Planned) -> None:
         scored = await pool.evaluate(training.child)
-        metric = scored.evaluation.metric
-        estimator = build_component(Estimator, training.row.settings["estimator"], where="estimator")  # type: ignore[type-abstract]
+        judged = job.judge(scored.evaluation)
         row = replace(
             training.row,
-            evaluation=scored.evaluation,
-            reward=None if metric is None else estimator.reward_of(metric),
-            test_metric=scored.evaluation.details.get("test_metric"),
+            evaluation=judged.evaluation,
+            metric=judged.metric,
+            reward=judged.reward,
+            test_metric=judged.test,
             finished_at=scored.finished_at,
         )
         await self._writer.commit(lambda: self._journal.training_done(row))

@@ -167,7 +167,7 @@ def rank(
         rows = tuple(known[one.row.key] for one in group)
         rewards = [failure_reward if row.reward is None else row.reward for row in rows]
         ranked.append(Ranked(group[0].finalist, group[0].point, rows, statistics.fmean(rewards)))
-    failed = [row.evaluation for one in ranked for row in one.rows if row.evaluation and row.evaluation.metric is None]
+    failed = [row.evaluation for one in ranked for row in one.rows if row.evaluation and row.metric is None]
     if ranked and len(failed) == len(planned):
         raise RunStopped(
             f"stage {stage.name}: every training failed; the last: {failed[-1].cause}: {failed[-1].message}"

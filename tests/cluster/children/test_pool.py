@@ -39,7 +39,7 @@ def child(number):
 
 async def ok(child):
     await asyncio.sleep(0)
-    return Evaluation(metric=float(child.number))
+    return Evaluation({"accuracy": float(child.number)})
 
 
 def pool_of(behaviour, workers=1, **options):
@@ -64,7 +64,7 @@ def test_every_child_is_scored_by_some_slot_in_order_of_arrival():
         pool = pool_of(note)
         pool.start()
         results = await asyncio.gather(*(pool.evaluate(child(i)) for i in range(20)))
-        assert [r.evaluation.metric for r in results] == list(map(float, range(20)))
+        assert [r.evaluation.metrics["accuracy"] for r in results] == list(map(float, range(20)))
         assert order == list(range(20))
         await pool.close()
 
@@ -80,7 +80,7 @@ def test_no_more_children_run_than_there_are_slots_and_all_slots_are_used():
         most = max(most, running)
         await asyncio.sleep(0.01)
         running -= 1
-        return Evaluation(metric=0.0)
+        return Evaluation({"accuracy": 0.0})
 
     async def main():
         pool = pool_of(slow, workers=2, slots_per_worker=3)
@@ -124,13 +124,13 @@ def test_a_worker_with_many_slots_loses_none_of_its_children():
             lost = True
             raise PartLost("gone")
         await asyncio.sleep(0.01)
-        return Evaluation(metric=float(child.number))
+        return Evaluation({"accuracy": float(child.number)})
 
     async def main():
         pool = pool_of(lose_all, slots_per_worker=5)
         pool.start()
         results = await asyncio.gather(*(pool.evaluate(child(i)) for i in range(8)))
-        assert [r.evaluation.metric for r in results] == list(map(float, range(8)))
+        assert [r.evaluation.metrics["accuracy"] for r in results] == list(map(float, range(8)))
         await pool.close()
 
     scenario(main)
@@ -200,7 +200,7 @@ def test_back_pressure_waits_for_a_short_queue():
 
     async def gated(child):
         await gate.wait()
-        return Evaluation(metric=0.0)
+        return Evaluation({"accuracy": 0.0})
 
     async def main():
         pool = pool_of(gated)
@@ -225,7 +225,7 @@ def test_draining_lets_running_children_end_and_starts_no_more():
     async def slow(child):
         started.append(child.number)
         await release.wait()
-        return Evaluation(metric=float(child.number))
+        return Evaluation({"accuracy": float(child.number)})
 
     async def scenario():
         pool = pool_of(slow, workers=2)
@@ -243,7 +243,7 @@ def test_draining_lets_running_children_end_and_starts_no_more():
 
     results = asyncio.run(scenario())
     assert started == [0, 1]
-    assert [r.evaluation.metric for r in results[:2]] == [0, 1]
+    assert [r.evaluation.metrics["accuracy"] for r in results[:2]] == [0, 1]
     assert all(isinstance(r, RunStopped) for r in results[2:])
 
 

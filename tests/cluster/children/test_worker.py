@@ -89,15 +89,13 @@ from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.estimators import Estimator
 
 class Chatty(Estimator):
-    def reward_of(self, metric):
-        return metric
     uses_data = False
     def open(self, context):
         return self
     def evaluate(self, child):
         print("x" * 3_000_000, flush=True)
         known = [name for name in os.environ if "TOKEN" in name]
-        return Evaluation(metric=0.5, details={"known": known})
+        return Evaluation({"accuracy": 0.5}, details={"known": known})
 """
 
 
@@ -141,8 +139,7 @@ def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatc
         "class Talkative(Estimator):\n"
         "    def open(self, context):\n        return self\n"
         "    def evaluate(self, child):\n        print('hello from a child', flush=True)\n"
-        "        return Evaluation(metric=0.5)\n"
-        "    def reward_of(self, metric):\n        return metric\n"
+        "        return Evaluation({'accuracy': 0.5})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = simulated_job(estimator="talkative:Talkative")
@@ -150,7 +147,7 @@ def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatc
     async def main():
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
         await worker.start()
-        assert (await worker.evaluate(child(config, 0))).metric == 0.5
+        assert (await worker.evaluate(child(config, 0))).metrics["accuracy"] == 0.5
         await worker.close()
 
     asyncio.run(main())
@@ -215,7 +212,6 @@ def test_a_child_that_holds_the_interpreter_ends_with_its_killed_worker(simulate
         "    def evaluate(self, child):\n"
         f"        open({str(tmp_path / 'begun')!r}, 'w').close()\n"
         "        ctypes.PyDLL(None).sleep(60)\n"  # native code that does not let the interpreter go
-        "    def reward_of(self, metric):\n        return metric\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = simulated_job(estimator="stuck_estimator:Stuck")

@@ -23,7 +23,7 @@ class Stopwatch(SystemClock):
 
 def done(number):
     row = ChildRow(Child(ChildId(0, 0, number), number, (), {}, str(number), number), -1.0, 1.0, planned_at=1.0)
-    return replace(row, evaluation=Evaluation(metric=0.5, seconds=2.0), reward=0.5)
+    return replace(row, evaluation=Evaluation({"accuracy": 0.5, "seconds": 2.0}), metric=0.5, reward=0.5)
 
 
 def test_the_time_left_is_reckoned_from_children_not_from_how_long_the_start_took(simulated_job):

@@ -27,7 +27,7 @@ def record_of(config):
 
 
 def results_of(record):
-    return [(row.key, row.rank, row.evaluation.metric, row.reward, row.test_metric) for row in record.trainings()]
+    return [(row.key, row.rank, row.metric, row.reward, row.test_metric) for row in record.trainings()]
 
 
 def test_stages_narrow_the_search_down_to_a_tested_winner(simulated_job):

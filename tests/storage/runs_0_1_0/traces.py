@@ -22,7 +22,7 @@ CHILD = (
     "cached_from",
 )
 BATCH = ("base_version", "controller_hash", "epochs", "outcome")
-TRAINING = ("architecture", "rank", "settings", "reward", "test_metric")
+TRAINING = ("architecture", "rank", "reward", "test_metric")
 SAMPLED = ("tokens", "architecture", "key", "seed", "arm")
 """What of a child does not depend on the type of CPU, as long as nothing is trained and rewards are exact."""
 

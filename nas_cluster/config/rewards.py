@@ -1,0 +1,81 @@
+"""How a config says what the reward is: today in a section of its own, in 0.1 in that of the estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ValidationError, WithJsonSchema
+
+from nas_cluster.core.component import find_component
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.metrics import check_name
+from nas_cluster.core.reward import Direction, Objective, Reward
+from nas_cluster.core.version_1 import read_estimator
+from nas_cluster.estimators import Estimator
+
+__all__ = ["Objectives", "RewardSection", "move_old_rewards", "objective_name", "wrong_reward"]
+
+_SCALED = {"type": "object", "properties": {"kind": {"type": "string"}, "scale": {"type": ["number", "null"]}}}
+RewardSection = Annotated[Reward | None, WithJsonSchema({"anyOf": [{"type": "string"}, _SCALED, {"type": "null"}]})]
+
+
+def _one_metric(objectives: dict[str, Direction]) -> dict[str, Direction]:
+    if len(objectives) != 1:
+        raise ValueError(f"{len(objectives)} metrics, exactly one can count today")
+    check_name(next(iter(objectives)))
+    return objectives
+
+
+Objectives = Annotated[dict[str, Direction], AfterValidator(_one_metric)]
+
+
+def wrong_reward(estimator: Estimator, objective: Objective, reward: Reward) -> list[str]:
+    """Why this reward makes no sense, or would not be the one that somebody's estimator means."""
+    found = [] if (wrong := reward.wrong_for(objective)) is None else [f"reward: {wrong}"]
+    if hasattr(estimator, "reward_of"):
+        found.append("estimator: nobody calls its reward_of any more; write `reward: package.module:function` instead")
+    return found
+
+
+def move_old_rewards(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A config's sections in today's form, and what cannot be brought into it.
+
+    The search's own estimator says what the job's reward is; what `retrain` or a stage said beside it is left out, as
+    a stage ranks by the same reward.
+    """
+    sections, mistakes = dict(data), []
+    if "estimator" in sections:
+        sections["estimator"], reward = read_estimator(sections["estimator"])
+        if reward is not None and sections.get("reward") is not None and not _same(sections["reward"], reward):
+            mistakes.append("estimator.reward: is said in the section `reward` too, and differently; leave it out here")
+        elif reward is not None:
+            sections["reward"] = reward
+    if sections.get("retrain") is not None:
+        sections["retrain"], _ = read_estimator(sections["retrain"])
+    if isinstance(sections.get("finalize"), list | tuple):
+        sections["finalize"] = [_stage(stage) for stage in sections["finalize"]]
+    return sections, mistakes
+
+
+def objective_name(config: Mapping[str, Any]) -> str:
+    """The metric that counts in a recorded config; just `metric` where the estimator's code is not here."""
+    if config.get("objectives"):
+        return str(next(iter(config["objectives"])))
+    try:
+        return find_component(Estimator, config["estimator"]["kind"]).metric_name  # type: ignore[type-abstract]
+    except ConfigError:
+        return "metric"
+
+
+def _stage(stage: Any) -> Any:
+    if not isinstance(stage, Mapping) or stage.get("estimator") is None:
+        return stage
+    return {**stage, "estimator": read_estimator(stage["estimator"])[0]}
+
+
+def _same(said: Any, moved: Mapping[str, Any]) -> bool:
+    try:
+        return Reward.model_validate(said) == Reward.model_validate(moved)
+    except ValidationError:
+        return False

@@ -1,0 +1,65 @@
+"""What a metric is: a name that is a word, and a number."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["BadMetric", "check_name", "finite", "number_of", "numbers_of"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_MOST_CHARACTERS = 64
+_MOST = 100
+"""Metrics of one evaluation or report."""
+
+
+class BadMetric(ValueError):
+    """Something that is no metric; the message says which one and why."""
+
+
+def check_name(name: Any) -> str:
+    """Return `name`. Raises BadMetric unless it is a word of small letters, digits and underscores."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _MOST_CHARACTERS:
+        raise BadMetric(f"{name!r} is no name of a metric; write small letters, digits and '_', as in 'top_5_accuracy'")
+    return name
+
+
+def number_of(name: str, value: Any) -> float:
+    """`value` as an int or a float: also a scalar of numpy or torch, also one that is not finite.
+
+    Raises BadMetric for what is no number.
+    """
+    plain = value
+    if not isinstance(plain, numbers.Real) and hasattr(plain, "item") and math.prod(getattr(plain, "shape", (0,))) == 1:
+        plain = plain.item()
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        raise BadMetric(f"metric {name!r} is {_described(value)}, a number is needed")
+    try:
+        number = float(plain)
+    except OverflowError:
+        raise BadMetric(f"metric {name!r} is an integer too large for a number") from None
+    return int(plain) if isinstance(plain, numbers.Integral) else number
+
+
+def numbers_of(metrics: Any) -> dict[str, float]:
+    """All metrics as plain numbers, also those that are not finite. Raises BadMetric for the first defect."""
+    if not isinstance(metrics, Mapping):
+        raise BadMetric(f"metrics are {_described(metrics)}, a mapping of names to numbers is needed")
+    if len(metrics) > _MOST:
+        raise BadMetric(f"{len(metrics)} metrics, at most {_MOST} are kept")
+    return {check_name(name): number_of(name, value) for name, value in metrics.items()}
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that are finite."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _described(value: Any) -> str:
+    """What a value is, short enough for one line."""
+    shape = getattr(value, "shape", None)
+    text = f"{type(value).__name__} of shape {tuple(shape)}" if shape else f"{type(value).__name__} {value!r}"
+    return "None" if value is None else " ".join(text.split())[:100]

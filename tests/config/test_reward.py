@@ -1,0 +1,149 @@
+"""Which metric counts and what its reward is, in configs of today and of 0.1."""
+
+import pytest
+
+from nas_cluster.config import JobConfig
+from nas_cluster.config.rewards import objective_name
+from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.core.reward import Objective, Reward
+from nas_cluster.estimators.train import Train
+
+SPACE = {"kind": "layerwise_cnn", "layers": 3}
+TEXT = {"dataset": "python_docs", "space": {"kind": "enas_recurrent", "nodes": 3}}
+
+
+def job(**changes):
+    data = {
+        "name": "demo",
+        "space": SPACE,
+        "strategy": "reinforce",
+        "estimator": "train",
+        "budget": {"max_children": 9},
+    }
+    return JobConfig.from_dict({**data, **changes})
+
+
+def refused(**changes):
+    with pytest.raises(ConfigError) as caught:
+        job(**changes)
+    return str(caught.value)
+
+
+def test_the_estimator_says_which_metric_is_its_own():
+    assert (job().objective, job().reward_rule) == (Objective("accuracy", "max"), Reward())
+    text = job(**TEXT, estimator="shared_language_model")
+    assert (text.objective, text.reward_rule) == (Objective("perplexity", "min"), Reward(kind="inverse", scale=80))
+    assert job(**TEXT, estimator="train_language_model").reward_rule == Reward(kind="inverse_square")
+
+
+def test_the_job_says_which_one_counts():
+    config = job(objectives={"latency": "min"}, reward="cubed")
+    assert config.objective == Objective("latency", "min")
+    assert config.judge(Evaluation({"accuracy": 0.5, "latency": 2.0})).reward == -8.0
+    assert job(objectives={"latency": "min"}).reward_rule == Reward(), "a default is for the estimator's own metric"
+    assert objective_name(config.to_dict()) == "latency"
+    assert objective_name(job().to_dict()) == "accuracy"
+    assert objective_name({"estimator": {"kind": "not_here:Mine"}}) == "metric"
+    assert JobConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"objectives": {"accuracy": "max", "latency": "min"}}, "objectives: 2 metrics, exactly one can count today"),
+        ({"objectives": {}}, "objectives: 0 metrics, exactly one can count today"),
+        ({"objectives": {"Top-5": "max"}}, "objectives: 'Top-5' is no name of a metric"),
+        ({"objectives": {"accuracy": "up"}}, "objectives.accuracy: input should be 'max' or 'min'"),
+        ({"reward": "cubes"}, "did you mean 'cubed'"),
+        ({"reward": "inverse"}, "reward: 'inverse' falls with the metric, and 'accuracy' is to be maximised"),
+        ({"reward": {"kind": "cubed", "scale": 3}}, "scale is for inverse and inverse_square"),
+        ({"reward": "no_such_module:f"}, "cannot import no_such_module"),
+        ({"reward": "math:squrt"}, "math has no function 'squrt'; did you mean 'sqrt'"),
+        (
+            {"reward": "identity", "estimator": {"kind": "train", "reward": "accuracy_cubed"}},
+            "estimator.reward: is said in the section",
+        ),
+        ({"estimator": {"kind": "train", "reward": "accurate"}}, "estimator.reward: unknown key"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(changes, words):
+    text = refused(**changes)
+    assert words in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"estimator": {"kind": "train", "reward": "accuracy_cubed"}}, {"reward": "cubed"}),
+        ({"estimator": {"kind": "train", "reward": "accuracy"}}, {}),
+        (
+            {"estimator": {"kind": "train", "metric": "best"}},
+            {"estimator": {"kind": "train", "counts": "best"}},
+        ),
+        (
+            {**TEXT, "estimator": {"kind": "train_language_model", "metric": "best", "reward": "inverse_perplexity"}},
+            {**TEXT, "estimator": {"kind": "train_language_model", "counts": "best"}, "reward": "inverse"},
+        ),
+        (
+            {**TEXT, "estimator": {"kind": "shared_language_model", "reward_scale": 4}},
+            {**TEXT, "estimator": "shared_language_model", "reward": {"kind": "inverse", "scale": 4}},
+        ),
+        (
+            {**TEXT, "estimator": {"kind": "train_language_model", "reward_scale": 80}},
+            {**TEXT, "estimator": "train_language_model"},
+        ),
+        (
+            {
+                "estimator": {"kind": "train", "reward": "accuracy_cubed"},
+                "retrain": {"kind": "train", "reward": "accuracy", "metric": "best"},
+                "finalize": [{"name": "winner", "estimator": {"kind": "train", "reward": "accuracy"}}],
+            },
+            {
+                "reward": "cubed",
+                "retrain": {"kind": "train", "counts": "best"},
+                "finalize": [{"name": "winner", "estimator": "train"}],
+            },
+        ),
+    ],
+)
+def test_configs_of_0_1_are_read(old, new):
+    read = job(**old)
+    assert read == job(**new)
+    read.check_continues(job(**new))
+
+
+def test_a_recorded_default_may_be_said_aloud():
+    job(reward="identity").check_continues(job())
+    job(objectives={"accuracy": "max"}).check_continues(job())
+    with pytest.raises(ConfigError, match=r"reward.*: the run has"):
+        job(reward="cubed").check_continues(job())
+    with pytest.raises(ConfigError, match=r"objectives.*: the run has"):
+        job(objectives={"accuracy": "min"}).check_continues(job())
+
+
+def test_a_stage_ranks_by_the_jobs_reward_or_by_its_own_estimators_default():
+    stage = {"name": "winner", "estimator": {"kind": "train_language_model"}}
+    for reward, expected in ((None, Reward(kind="inverse_square")), ("inverse", Reward(kind="inverse"))):
+        config = job(**TEXT, estimator="shared_language_model", reward=reward, finalize=[stage])
+        assert config.for_stage(config.finalize[0]).reward_rule == expected
+
+
+class Mine(Train):
+    """Somebody's own estimator, with a setting of that name."""
+
+    reward: str = "accuracy_cubed"
+
+
+class Old(Train):
+    """Somebody's estimator for 0.1."""
+
+    def reward_of(self, metric):
+        return metric
+
+
+def test_somebodys_own_estimator_keeps_its_settings_and_is_told_what_nobody_calls():
+    config = job(estimator={"kind": f"{__name__}:Mine", "reward": "x"})
+    assert (config.estimator.reward, config.reward) == ("x", None)
+    assert "nobody calls its reward_of any more" in refused(estimator={"kind": f"{__name__}:Old"})
