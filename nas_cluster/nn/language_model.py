@@ -6,7 +6,7 @@ Shapes: T tokens of a window, B texts side by side, E features (the hidden size)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,12 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.nn.language_options import LanguageModelOptions
 
-__all__ = ["LanguageModel", "LayerFactory", "RecurrentLayer", "State", "choose_hidden_size"]
+__all__ = ["Cell", "LanguageModel", "LayerFactory", "RecurrentLayer", "State", "choose_hidden_size", "unroll"]
 
 State = tuple[Tensor, ...]
+S = TypeVar("S", bound=State)
+Cell = Callable[[Tensor, S], S]
+"""One step of a recurrent layer: what enters (B, I) and the state before, whose first part is h, to the state after."""
 
 
 class RecurrentLayer(Protocol):
@@ -34,6 +37,17 @@ class RecurrentLayer(Protocol):
 
 LayerFactory = Callable[[int, int], nn.Module]
 """(input size, hidden size) to a `RecurrentLayer`."""
+
+
+def unroll(cell: Cell[S], x_TBI: Tensor, state: S, mask_BH: Tensor | None = None) -> tuple[Tensor, S]:
+    """The hidden states (T, B, H) that a cell gives step by step, and the state after the last. `mask_BH` multiplies
+    the hidden state that every step reads."""
+    hidden: list[Tensor] = []
+    for x_BI in x_TBI:
+        read = state if mask_BH is None else (state[0] * mask_BH, *state[1:])
+        state = cell(x_BI, read)  # type: ignore[arg-type]
+        hidden.append(state[0])
+    return torch.stack(hidden), state
 
 
 class LanguageModel(nn.Module):

@@ -1,4 +1,4 @@
-"""The oracles of NAS-RL's recurrent cells (Zoph & Le 2017), and the fast scan against the step by the book."""
+"""The oracles of NAS-RL's recurrent cells (Zoph & Le 2017), and the fast scan against the plain cell of child.py."""
 
 import itertools
 import math
@@ -11,9 +11,9 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.report.drawing import layers_of
 from nas_cluster.spaces.recurrent_tree import RecurrentTree
-from nas_cluster.spaces.recurrent_tree.cell import TreeLayer
-from nas_cluster.spaces.recurrent_tree.layout import layout_of
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.child import TreeLayer
+from nas_cluster.spaces.recurrent_tree.fast import layout_of
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture
 from nas_cluster.testing import check_space
 
 EXTENDED = {
@@ -46,11 +46,12 @@ def inputs_of(built, steps=4, batch=3):
 
 
 def step_by_step(built, x, h, c, mask=None):
-    outputs = []
-    for x_t in x:
-        h, c = built.step(x_t, (h if mask is None else h * mask, c))
-        outputs.append(h)
-    return torch.stack(outputs), c
+    """What child.py's definition of the cell gives: the layer with its fast path off."""
+    built.fast = False
+    outputs, (h_last, c_last) = built(x, (h, c), mask)
+    built.fast = True
+    assert torch.equal(h_last, outputs[-1])
+    return outputs, c_last
 
 
 def test_size_and_number_of_tokens():
@@ -69,8 +70,8 @@ def test_the_tokens_of_figure_5():
     assert space.decode((0, 1, 1, 3, 1, 2, 0, 3, 1, 0)) == NAMED["figure5"]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_figure_5_gives_the_papers_numbers(fused):
+@pytest.mark.parametrize("fast", [True, False])
+def test_figure_5_gives_the_papers_numbers(fast):
     """F-A1, the scalar vector of A.8."""
     built = TreeLayer(NAMED["figure5"], 1, 1).double()
     with torch.no_grad():
@@ -78,7 +79,7 @@ def test_figure_5_gives_the_papers_numbers(fused):
             for view, value in zip(built.leaf_weights(leaf), weights, strict=True):
                 view.fill_(value)
         x, h, c = (torch.tensor([[v]], dtype=torch.float64) for v in (0.8, 0.6, 0.3))
-        h, c = built(x[None], (h, c))[1] if fused else built.step(x, (h, c))
+        h, c = built(x[None], (h, c))[1] if fast else built.cell(x, (h, c))
     assert h.item() == pytest.approx(0.6866885018, abs=1e-10)
     assert c.item() == pytest.approx(1.44, abs=1e-10)
 

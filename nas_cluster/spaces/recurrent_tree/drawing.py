@@ -4,7 +4,7 @@ c_{t-1} enters stands at the right of its row, next to the arrow, and the node t
 from __future__ import annotations
 
 from nas_cluster.core.drawing import Drawing, Edge, Node
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture, TreeNode
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture, TreeNode
 
 __all__ = ["draw_tree"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nas_cluster.spaces.recurrent_tree.layout import MEMORY, Layout, Run
+from nas_cluster.spaces.recurrent_tree.fast.layout import MEMORY, Layout, Run
 
 __all__ = ["Factors"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture
 
 __all__ = ["MEMORY", "Instruction", "Layout", "Run", "layout_of", "merge"]
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_cluster.spaces.recurrent_tree.factors import Factors
-from nas_cluster.spaces.recurrent_tree.layout import Layout, Run
+from nas_cluster.spaces.recurrent_tree.fast.factors import Factors
+from nas_cluster.spaces.recurrent_tree.fast.layout import Layout, Run
 
 __all__ = ["scan"]
 
