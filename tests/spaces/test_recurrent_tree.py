@@ -1,5 +1,6 @@
 """The oracles of NAS-RL's recurrent cells (Zoph & Le 2017), and the fast scan against the plain cell of child.py."""
 
+import doctest
 import itertools
 import math
 
@@ -11,9 +12,10 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.report.drawing import layers_of
 from nas_cluster.spaces.recurrent_tree import RecurrentTree
-from nas_cluster.spaces.recurrent_tree.child import TreeLayer
-from nas_cluster.spaces.recurrent_tree.fast import layout_of
 from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.child import TreeLayer
+from nas_cluster.spaces.recurrent_tree.fast import factors, layout, layout_of
+from nas_cluster.spaces.recurrent_tree.published import FIGURE_5
 from nas_cluster.testing import check_space
 
 EXTENDED = {
@@ -52,6 +54,14 @@ def step_by_step(built, x, h, c, mask=None):
     built.fast = True
     assert torch.equal(h_last, outputs[-1])
     return outputs, c_last
+
+
+@pytest.mark.parametrize("module", [layout, factors], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_examples_in_docstrings(module):
+    names = {"FIGURE_5": FIGURE_5, "TreeArchitecture": TreeArchitecture, "layout_of": layout_of}
+    found = doctest.testmod(module, extraglobs=names)
+    assert found.attempted
+    assert not found.failed
 
 
 def test_size_and_number_of_tokens():
@@ -237,9 +247,9 @@ def test_autocast_leaves_the_scan_alone(name):
 
 def test_a_step_of_the_published_cell_is_few_operations():
     """Eight combinations, 14 activations and the inject's two: 24 calls one by one."""
-    layout = layout_of(NAMED["nascell"])
-    assert len(layout.instructions) <= 17
-    assert layout.added == 7
+    found = layout_of(NAMED["nascell"])
+    assert len(found.instructions) <= 17
+    assert found.added == 7
 
 
 def test_forward_operations_are_counted_exactly():

@@ -59,7 +59,7 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
     child: LanguageModelOptions = LanguageModelOptions()
 
     def decisions(self) -> DecisionSpec:
-        """Nodes come in index order, then the inject, the index for c_t, the index for c_{t-1}: 2(2b-1) + 4 decisions."""
+        """Nodes come in index order, then the inject, the indices for c_t and c_{t-1}: 2(2b-1) + 4 decisions."""
         nodes = tuple(f"node_{node}" for node in range(2 * self.base - 1))
         decisions = [
             Decision(f"{name}.{what}", "choice", len(words), what, labels=words)
