@@ -12,7 +12,6 @@ from nas_cluster.spaces.memory_bank.architecture import BankArchitecture
 from nas_cluster.spaces.memory_bank.geometry import Geometry
 from nas_cluster.spaces.memory_bank.sampler import Sampler, SamplingOptions
 from nas_cluster.spaces.memory_bank.tokens import (
-    convolution_choices,
     decode,
     selections,
     tokens_of,
@@ -107,5 +106,5 @@ def _op_decisions(geometry: Geometry, name: str, anchors: tuple[int, ...]) -> It
         words = ("".join("01"[there] for there in mask) for mask in geometry.masks)
         yield choice("convolutions", words, "convolutions")
     for place in range(geometry.places):
-        for word, options in convolution_choices(geometry):
+        for word, options in geometry.convolution_choices:
             yield choice(f"w{place}.{word}", options, word.partition("_")[0])

@@ -5,6 +5,7 @@ Sizes are in units of N channels, a slice is D units (sizes.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
@@ -138,6 +139,22 @@ class Geometry(Options):
     def dilations(self) -> range:
         """The dilations of a convolution, along a dimension."""
         return range(1, self.max_dilation + 1)
+
+    @cached_property
+    def convolution_values(self) -> dict[str, Sequence[int]]:
+        """What a convolution is made of, in order, and the values that each number may have."""
+        return {
+            "kernel_height": self.kernels,
+            "kernel_width": self.kernels,
+            "dilation_height": self.dilations,
+            "dilation_width": self.dilations,
+            "groups": self.groups,
+        }
+
+    @cached_property
+    def convolution_choices(self) -> list[tuple[str, Sequence[int]]]:
+        """What is decided of a convolution: the numbers that may have more than one value."""
+        return [(word, values) for word, values in self.convolution_values.items() if len(values) > 1]
 
     def most_dilation(self, kernel: int) -> int:
         """The largest dilation along a dimension in which the kernel has this size."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["BlockSize"]
 
@@ -26,12 +27,12 @@ class BlockSize:
     max_units: int
     sizes: tuple[int, ...]
 
-    @property
+    @cached_property
     def bank_sizes(self) -> tuple[int, ...]:
         """The sizes whose banks hold enough of the input for an operation that the budget can pay."""
         return tuple(size for size in self.sizes if self._allows(size))
 
-    @property
+    @cached_property
     def most_banks(self) -> int:
         """How many banks there are if they are as small as this block can have them."""
         return self.banks(self.bank_sizes[0])

@@ -17,7 +17,7 @@ from nas_cluster.spaces.memory_bank.geometry import Geometry
 from nas_cluster.spaces.memory_bank.sizes import BlockSize
 from nas_cluster.spaces.memory_bank.walk import Walk
 
-__all__ = ["convolution_choices", "decode", "encode", "selections", "tokens_of", "tokens_per_op"]
+__all__ = ["decode", "encode", "selections", "tokens_of", "tokens_per_op"]
 
 _MASK_BITS = 62
 """One decision can select from so many banks; more of them take several decisions."""
@@ -26,26 +26,13 @@ T = TypeVar("T")
 
 
 def selections(banks: int) -> list[range]:
-    """So many banks are selected from in parts, each by one decision."""
+    """The parts of so many banks that one decision each selects from."""
     return [range(start, min(start + _MASK_BITS, banks)) for start in range(0, banks, _MASK_BITS)]
-
-
-def convolution_choices(geometry: Geometry) -> list[tuple[str, Sequence[int]]]:
-    """What is decided of a convolution, in order, with the values. Where there is one value, nothing is decided."""
-    found = zip(_CONVOLUTION_WORDS, _convolution_values(geometry), strict=True)
-    return [(word, values) for word, values in found if len(values) > 1]
-
-
-_CONVOLUTION_WORDS = ("kernel_height", "kernel_width", "dilation_height", "dilation_width", "groups")
-
-
-def _convolution_values(geometry: Geometry) -> tuple[Sequence[int], ...]:
-    return geometry.kernels, geometry.kernels, geometry.dilations, geometry.dilations, geometry.groups
 
 
 def tokens_per_op(geometry: Geometry, block: BlockSize) -> int:
     """How many tokens an operation of this block takes."""
-    of_convolutions = (len(geometry.masks) > 1) + geometry.places * len(convolution_choices(geometry))
+    of_convolutions = (len(geometry.masks) > 1) + geometry.places * len(geometry.convolution_choices)
     return 2 * len(selections(block.most_banks)) + 1 + of_convolutions
 
 
@@ -86,9 +73,8 @@ def _decode_selection(remaining: Iterator[int], banks: int) -> list[int]:
 
 
 def _decode_convolution(geometry: Geometry, remaining: Iterator[int]) -> Convolution:
-    height, width, *dilation, groups = (_decided(remaining, values) for values in _convolution_values(geometry))
-    fitted = geometry.fit_dilation((height, width), (dilation[0], dilation[1]))
-    return Convolution(kernel=(height, width), dilation=fitted, groups=groups)
+    k, m, d, e, groups = (_decided(remaining, values) for values in geometry.convolution_values.values())
+    return Convolution(kernel=(k, m), dilation=geometry.fit_dilation((k, m), (d, e)), groups=groups)
 
 
 def _decided(remaining: Iterator[int], options: Sequence[T]) -> T:
@@ -141,10 +127,10 @@ def _op_tokens(geometry: Geometry, op: BankOp, banks: int, where: str) -> Iterat
         yield mask
     for convolution in op.convolutions[: geometry.places]:
         if convolution is None:
-            yield from [0] * len(convolution_choices(geometry))
+            yield from [0] * len(geometry.convolution_choices)
             continue
         values = *convolution.kernel, *convolution.dilation, convolution.groups
-        for word, options, value in zip(_CONVOLUTION_WORDS, _convolution_values(geometry), values, strict=True):
+        for (word, options), value in zip(geometry.convolution_values.items(), values, strict=True):
             if len(options) > 1:
                 yield _index(options, value, f"{where}: {word.replace('_', ' ')}")
 
