@@ -51,7 +51,7 @@ def unroll(cell: Cell[S], x_TBI: Tensor, state: S, mask_BH: Tensor | None = None
 
 
 class LanguageModel(nn.Module):
-    """It maps tokens (T, B) and a state to features (T, B, E) and the next state; `decoder` maps features to logits (V).
+    """It maps tokens (T, B) and a state to features (T, B, E) and the next state; `decoder` maps those to logits (V).
 
     The state is the layers' states one after another. It carries its graph: the trainer detaches it between windows.
     All parameters are drawn uniformly from torch's global generator, whatever a layer had put there.

@@ -34,7 +34,7 @@ class LanguageModelOptions(Options):
     variational: bool = False
     """All steps of a window have one dropout mask instead of one each (Gal & Ghahramani 2015)."""
     recurrent_dropout: Rate = 0.0
-    """It acts on the hidden state that a layer reads, with one mask for all steps of a window (Gal & Ghahramani 2015)."""
+    """It acts on the hidden state that a layer reads; all steps of a window have one mask (Gal & Ghahramani 2015)."""
     init_range: float = Field(0.1, gt=0)
     """All parameters start uniform between minus and plus this."""
 

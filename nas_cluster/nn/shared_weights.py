@@ -41,7 +41,8 @@ def use_batch_statistics(module: nn.Module) -> None:
 
 def initialise_he(module: nn.Module) -> None:
     """Weights start as He's normal initialisation has them, by the fan in (Pham et al. 2018, section 3.2): those of
-    every convolution and linear layer, and every parameter in a ParameterDict, each by itself. The meta device is left out, where torch takes long to do nothing."""
+    every convolution and linear layer, and every parameter in a ParameterDict, each by itself. The meta device is left
+    out, where torch takes long to do nothing."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             weights = [part.weight]
