@@ -94,16 +94,16 @@ class BankChildOptions(Options):
     """In an operation: none, as with generated weights; on its input and after its 1x1 convolution; before every
     convolution. A child built alone is the "resulting network", in the release with sandwich."""
     stem_kernel: Literal[1, 3, 5, 7] = 7
-    """Of the convolution of the images."""
+    """The convolution of the images has this kernel."""
 
 
 class HyperNetOptions(Options):
     """The network that writes the 1x1 weights: a dense net without downsampling (the paper's appendix A)."""
 
     first: int = Field(7, ge=1)
-    """Filters of the first convolution."""
+    """The first convolution has so many filters."""
     growth: int = Field(10, ge=1)
     layers: tuple[Annotated[int, Field(ge=1)], ...] = Field((8, 10, 4), min_length=1)
-    """Of each dense block; between two of them a transition halves the channels."""
+    """Each dense block has so many; between two of them a transition halves the channels."""
     transition_kernel: Literal[1, 3] = 3
-    """3 in the release, 1 in the paper."""
+    """It is 3 in the release, 1 in the paper."""

@@ -35,28 +35,28 @@ class Geometry(Options):
 
     unit: int = Field(8, ge=1)
     max_units: int = Field(8, ge=1)
-    """Of an operation's output, and of a bank."""
+    """An operation's output has at most so many units, and so has a bank."""
     depth: int = Field(12, ge=1)
-    """Of the wide residual network whose size is the budget: layers of a block."""
+    """The wide residual network whose size is the budget has so many layers a block."""
     width: int = Field(4, ge=1)
-    """Its widening factor."""
+    """It is widened by this factor."""
     compression: int = Field(2, ge=1)
-    """D: units of one slice of the hypernetwork's output."""
+    """This is D: a slice of the hypernetwork's output has so many units."""
     max_ops: int = Field(36, ge=1)
-    """Of a block. The release has no bound; the sequence of decisions needs one."""
+    """A block has at most so many. The release has no bound; the sequence of decisions needs one."""
     bank_sizes: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
-    """In units; null: 1 to max_units. Of each block only those that hold enough of its input."""
+    """They are in units; null: 1 to max_units. A block has only those that hold enough of its input."""
     operation: Literal["single", "long", "big", "variable"] = "variable"
-    """One convolution, two in a row, 2x2, or any of five patterns."""
+    """An operation has one convolution, two in a row, 2x2, or any of five patterns."""
     max_kernel: int = Field(7, ge=3)
     """Height and width are odd, from 3."""
     max_dilation: int = Field(3, ge=1)
-    """Of a 3x3 kernel; 1 less for every further pixel to the side."""
+    """A 3x3 kernel has at most this; it is 1 less for every further pixel to the side."""
     groups: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 2, 4, 8), min_length=1)
     bottleneck: int = Field(4, ge=1)
     """The 1x1 convolution gives at most so many times the operation's output."""
     bottleneck_rule: Literal["release", "constant", "capped"] = "release"
-    """Of the 1x1 convolution's output n_b, from n_in and n_out. release: the largest multiple of n_out within n_in and
+    """It says what the 1x1 convolution's output n_b is, from n_in and n_out. release: the largest multiple of n_out within n_in and
     the bottleneck. constant: bottleneck * n_out (SMASHv1). capped: n_in, at most bottleneck * n_out (SMASHv2)."""
     max_bottleneck: int = Field(2, ge=1)
     """n_b is at most so many times N_max: the inputs of the free convolutions w0 and w2."""

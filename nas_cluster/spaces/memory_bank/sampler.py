@@ -30,7 +30,7 @@ class SamplingOptions(Options):
     """A block's share of its budget is drawn evenly between this and max_budget."""
     max_budget: float = Field(1.0, gt=0, le=1)
     max_kernel: int | None = Field(None, ge=3)
-    """Largest kernel; null: the space's."""
+    """Kernels are at most so large; null: as in the space."""
     first_max_budget: float = Field(0.5, gt=0, le=1)
     """max_budget while the hypernetwork begins to learn, and kernels are 3x3: both grow to their final values ..."""
     growing: float = Field(0.5, ge=0, le=1)
