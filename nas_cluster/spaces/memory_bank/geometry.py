@@ -56,8 +56,9 @@ class Geometry(Options):
     bottleneck: int = Field(4, ge=1)
     """The 1x1 convolution gives at most so many times the operation's output."""
     bottleneck_rule: Literal["release", "constant", "capped"] = "release"
-    """It says what the 1x1 convolution's output n_b is, from n_in and n_out. release: the largest multiple of
-    n_out within n_in and the bottleneck. constant: bottleneck * n_out (SMASHv1). capped: n_in, at most bottleneck * n_out (SMASHv2)."""
+    """It says what the 1x1 convolution's output n_b is, from n_in and n_out. release: the largest multiple of n_out
+    within n_in and the bottleneck. constant: bottleneck * n_out (SMASHv1). capped: n_in, at most bottleneck * n_out
+    (SMASHv2)."""
     max_bottleneck: int = Field(2, ge=1)
     """n_b is at most so many times N_max: the inputs of the free convolutions w0 and w2."""
     columns: int = Field(1, ge=1)
