@@ -6,7 +6,7 @@ Shapes: T tokens of a window, B texts side by side, E features (the hidden size)
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +16,42 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.nn.language_options import LanguageModelOptions
 
-__all__ = ["LanguageModel", "LayerFactory", "RecurrentLayer", "State", "choose_hidden_size"]
+__all__ = ["Cell", "LanguageModel", "LayerFactory", "RecurrentLayer", "State", "choose_hidden_size", "unroll"]
 
 State = tuple[Tensor, ...]
+S = TypeVar("S", bound=State)
+Cell = Callable[[Tensor, S], S]
+"""One step of a recurrent layer takes what enters (B, I) and the state, whose first part is h, to the next state."""
 
 
 class RecurrentLayer(Protocol):
-    """What a layer of the model is: a module of I inputs and H units."""
+    """A layer of the model is a module of I inputs and H units."""
 
     def initial_state(self, batch: int) -> State:
-        """The state before the first token: tensors whose first dimension is B."""
+        """The state before the first token is made of tensors whose first dimension is B."""
 
     def __call__(self, x_TBI: Tensor, state: State, mask_BH: Tensor | None = None, /) -> tuple[Tensor, State]:
-        """Hidden states (T, B, H) and the state after the last. `mask_BH`, which is given only when the options ask
-        for recurrent dropout, multiplies the hidden state that every step reads."""
+        """A layer gives its hidden states (T, B, H) and the state after the last. `mask_BH`, which is given only when
+        the options ask for recurrent dropout, multiplies the hidden state that every step reads."""
 
 
 LayerFactory = Callable[[int, int], nn.Module]
-"""(input size, hidden size) to a `RecurrentLayer`."""
+"""It makes a `RecurrentLayer` of an input size and a hidden size."""
+
+
+def unroll(cell: Cell[S], x_TBI: Tensor, state: S, mask_BH: Tensor | None = None) -> tuple[Tensor, S]:
+    """A cell, step by step, gives the hidden states (T, B, H) and the state after the last. `mask_BH` multiplies the
+    hidden state that every step reads."""
+    hidden: list[Tensor] = []
+    for x_BI in x_TBI:
+        read = state if mask_BH is None else (state[0] * mask_BH, *state[1:])
+        state = cell(x_BI, read)  # type: ignore[arg-type]
+        hidden.append(state[0])
+    return torch.stack(hidden), state
 
 
 class LanguageModel(nn.Module):
-    """Tokens (T, B) and a state to features (T, B, E) and the next state; `decoder` maps features to logits (V).
+    """It maps tokens (T, B) and a state to features (T, B, E) and the next state; `decoder` maps those to logits (V).
 
     The state is the layers' states one after another. It carries its graph: the trainer detaches it between windows.
     All parameters are drawn uniformly from torch's global generator, whatever a layer had put there.
@@ -61,11 +75,11 @@ class LanguageModel(nn.Module):
         self._state_sizes = [len(layer.initial_state(1)) for layer in self._recurrent()]
 
     def initial_state(self, batch: int) -> State:
-        """The state before the first token."""
+        """The state before the first token, that of every layer."""
         return tuple(part for layer in self._recurrent() for part in layer.initial_state(batch))
 
     def forward(self, tokens_TB: Tensor, state: State) -> tuple[Tensor, State]:
-        """Features (T, B, E) and the state after the last token."""
+        """The features (T, B, E) of the tokens, and the state after the last."""
         x_TBE = self._dropped(self.embedding(tokens_TB))
         next_state: list[Tensor] = []
         for layer, size in zip(self._recurrent(), self._state_sizes, strict=True):
@@ -93,9 +107,9 @@ class LanguageModel(nn.Module):
 
 
 def choose_hidden_size(options: LanguageModelOptions, vocabulary: int, make_layer: LayerFactory) -> int:
-    """The hidden size the options give, or the one whose total of parameters comes closest to theirs.
+    """The hidden size is what the options say, or the one whose total of parameters comes closest to theirs.
 
-    Of two that are equally close, the smaller. Raises ConfigError when one unit is already too many parameters.
+    Of two that are equally close it is the smaller. Raises ConfigError when one unit is already too many parameters.
     """
     if options.hidden_size is not None:
         return options.hidden_size

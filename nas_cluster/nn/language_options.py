@@ -1,4 +1,4 @@
-"""Options of the language model, torch-free: spaces of recurrent cells have them as their `child` options."""
+"""The options of the language model, without torch: spaces of recurrent cells have them as their `child` options."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class LanguageModelOptions(Options):
     """
 
     hidden_size: Annotated[int, Field(ge=1)] | None = None
-    """Units of every layer, and size of the embeddings."""
+    """It is the number of units of every layer, and the size of the embeddings."""
     parameters: Annotated[int, Field(ge=1)] | None = None
-    """Total of the child, embeddings and decoder included: the hidden size is the one that comes closest."""
+    """It is the total of the child, embeddings and decoder included: the hidden size is the one that comes closest."""
     layers: int = Field(2, ge=1)
     tied: bool = False
     """The decoder's weights are the embeddings (Inan et al. 2016; Press & Wolf 2016)."""
     decoder_bias: bool = True
     dropout: Rate = 0.0
-    """On the connections that are not recurrent: embeddings, between layers, before the decoder (Zaremba et al.)."""
+    """It acts where connections are not recurrent: embeddings, between layers, before the decoder (Zaremba et al.)."""
     variational: bool = False
-    """One dropout mask for all steps of a window instead of one per step (Gal & Ghahramani 2015)."""
+    """All steps of a window have one dropout mask instead of one each (Gal & Ghahramani 2015)."""
     recurrent_dropout: Rate = 0.0
-    """On the hidden state that a layer reads, one mask for all steps of a window (Gal & Ghahramani 2015)."""
+    """It acts on the hidden state that a layer reads; all steps of a window have one mask (Gal & Ghahramani 2015)."""
     init_range: float = Field(0.1, gt=0)
     """All parameters start uniform between minus and plus this."""
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 __all__ = ["initialise_he", "tensors_by_name", "use_batch_statistics"]
 
 _DEPTH = 5
-"""Parts of a name that say to which choice a parameter belongs: cells.3.output.weights.2."""
+"""So many parts of a name say to which choice a parameter belongs: cells.3.output.weights.2."""
 _UNITS: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[tuple[str, Tensor]]]] = WeakKeyDictionary()
-"""The named parameters of networks of all children, by the beginning of their names: a network has thousands, each of
-its children is asked for once."""
+"""Networks of all children to their named parameters, by the beginning of the names: a network has thousands, and each
+of its children is asked for once."""
 
 
 def tensors_by_name(shared: nn.Module, is_part: Callable[[list[str]], bool]) -> dict[str, Tensor]:
-    """The parameters for whose names `is_part` holds: by reference, nothing is copied. It is given the first
+    """The parameters for whose names `is_part` holds, by reference: nothing is copied. It is given the first
     `_DEPTH` parts of a name split at the dots, once for all names that begin so."""
     if shared not in _UNITS:
         units = _UNITS.setdefault(shared, {})
@@ -40,8 +40,9 @@ def use_batch_statistics(module: nn.Module) -> None:
 
 
 def initialise_he(module: nn.Module) -> None:
-    """He's normal initialisation by the fan in (Pham et al. 2018, section 3.2): every convolution, linear layer and
-    parameter in a ParameterDict, each by itself. The meta device is left out, where torch takes long to do nothing."""
+    """Weights start as He's normal initialisation has them, by the fan in (Pham et al. 2018, section 3.2): those of
+    every convolution and linear layer, and every parameter in a ParameterDict, each by itself. The meta device is left
+    out, where torch takes long to do nothing."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             weights = [part.weight]

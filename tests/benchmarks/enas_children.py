@@ -26,7 +26,7 @@ from nas_cluster.core.task import ImageTask, LanguageTask
 from nas_cluster.spaces.enas_macro import ENASMacro
 from nas_cluster.spaces.enas_micro import ENASMicro
 from nas_cluster.spaces.enas_recurrent import ENASRecurrent
-from nas_cluster.spaces.enas_recurrent.cell import DagLayer, edges_of
+from nas_cluster.spaces.enas_recurrent.child import DagLayer
 from nas_cluster.training.shared import SharedTraining
 
 CELL = ENASRecurrent.named()["published"]
@@ -82,8 +82,7 @@ def cell(options):
     device = options.device
     x = torch.randn(STEPS, options.batch, options.hidden, requires_grad=True, device=device)
     h = torch.zeros(options.batch, options.hidden, device=device)
-    edges = edges_of(CELL, per_activation=False)
-    layer = DagLayer(edges, False, False, options.hidden, options.hidden).to(device)
+    layer = DagLayer(CELL.edges(per_activation=False), False, False, options.hidden, options.hidden).to(device)
     layer.choose(CELL)
     plain = PlainCell(options.hidden).to(device)
 

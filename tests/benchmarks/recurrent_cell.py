@@ -26,7 +26,7 @@ from nas_cluster.core.task import LanguageTask
 from nas_cluster.nn.language_model import LanguageModel, choose_hidden_size
 from nas_cluster.nn.language_options import LanguageModelOptions
 from nas_cluster.spaces.recurrent_tree import RecurrentTree
-from nas_cluster.spaces.recurrent_tree.cell import TreeLayer
+from nas_cluster.spaces.recurrent_tree.child import TreeLayer
 
 CELL = RecurrentTree.named()["nascell"]
 COMBINATIONS = {"add": torch.add, "elem_mult": torch.mul}

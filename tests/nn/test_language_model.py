@@ -10,7 +10,7 @@ from torch import nn
 from nas_cluster.core.component import explain
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
-from nas_cluster.nn.language_model import LanguageModel, choose_hidden_size
+from nas_cluster.nn.language_model import LanguageModel, choose_hidden_size, unroll
 from nas_cluster.nn.language_options import LanguageModelOptions
 
 TASK = LanguageTask(11)
@@ -74,6 +74,23 @@ def test_it_is_embeddings_layers_decoder():
         assert torch.equal(h, end)
     assert torch.equal(x, features)
     assert child.decoder(features).shape == (5, 3, TASK.vocabulary)
+
+
+def test_a_layer_may_be_its_cell_step_by_step():
+    """The mask is on the hidden state that is read, and on nothing else of the state."""
+
+    def cell(x, state):
+        h, c = state
+        return x + 2 * h, c + h
+
+    x, mask = torch.arange(6.0).view(3, 2, 1), torch.tensor([[1.0], [0.0]])
+    zeros = torch.zeros(2, 1)
+    outputs, (h, c) = unroll(cell, x, (zeros, zeros))
+    assert outputs.flatten(1).tolist() == [[0, 1], [2, 5], [8, 15]]
+    assert (h.flatten().tolist(), c.flatten().tolist()) == ([8, 15], [2, 6])
+    outputs, (h, c) = unroll(cell, x, (zeros, zeros), mask)
+    assert outputs.flatten(1).tolist() == [[0, 1], [2, 3], [8, 5]]
+    assert (h.flatten().tolist(), c.flatten().tolist()) == ([8, 5], [2, 0])
 
 
 def test_the_state_carries_the_text_and_its_graph():

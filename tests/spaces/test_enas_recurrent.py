@@ -1,6 +1,7 @@
-"""ENAS's recurrent cells (Pham et al. 2018, section 2.1): oracles, the fast scan against the step by the book, shared
-weights."""
+"""ENAS's recurrent cells (Pham et al. 2018, section 2.1): oracles, the fast scan against the plain cell of child.py,
+shared weights."""
 
+import doctest
 import math
 
 import numpy as np
@@ -12,8 +13,8 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.spaces.enas_recurrent import ENASRecurrent
 from nas_cluster.spaces.enas_recurrent.architecture import RecurrentArchitecture
-from nas_cluster.spaces.enas_recurrent.cell import DagLayer, edges_of
-from nas_cluster.spaces.enas_recurrent.plan import plan_of
+from nas_cluster.spaces.enas_recurrent.child import DagLayer
+from nas_cluster.spaces.enas_recurrent.fast import plan, plan_of
 from nas_cluster.testing import check_shared, check_space
 
 NAMED = ENASRecurrent.named()
@@ -27,9 +28,8 @@ def parameters(module):
 
 def layer(architecture, inputs=4, units=5, *, norm=False, per_activation=False, seed=0):
     torch.manual_seed(seed)
-    built = DagLayer(
-        edges_of(architecture, per_activation=per_activation), per_activation, norm, inputs, units
-    ).double()
+    edges = architecture.edges(per_activation=per_activation)
+    built = DagLayer(edges, per_activation, norm, inputs, units).double()
     built.choose(architecture)
     with torch.no_grad():
         for weight in built.parameters():
@@ -38,11 +38,13 @@ def layer(architecture, inputs=4, units=5, *, norm=False, per_activation=False, 
 
 
 def step_by_step(built, x, h, mask=None):
-    outputs = []
-    for x_t in x:
-        h = built.step(x_t, h if mask is None else h * mask)
-        outputs.append(h)
-    return torch.stack(outputs)
+    """What child.py's definition of the cell gives: the layer with its fast path off."""
+    built.fast = False
+    outputs, (last,) = built(x, (h,), mask)
+    built.fast = True
+    assert "Scan" not in type(outputs.grad_fn).__name__
+    assert torch.equal(last, outputs[-1])
+    return outputs
 
 
 def random_cell(rng, number):
@@ -57,9 +59,9 @@ def test_size_of_the_space():
     assert ENASRecurrent(preset="release", nodes=9).decisions().size == 4**8 * math.factorial(8)
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("name", ["published", "published_script"])
-def test_the_published_cell_gives_the_known_number(name, fused):
+def test_the_published_cell_gives_the_known_number(name, fast):
     """F-E6, the scalar vector."""
     built = layer(NAMED[name], 1, 1)
     with torch.no_grad():
@@ -68,7 +70,7 @@ def test_the_published_cell_gives_the_known_number(name, fused):
         for edge in built.edges.values():
             edge.copy_(torch.tensor([[0.5, 1.5]]))
         x, h = (torch.full((1, 1), value, dtype=torch.float64) for value in (0.5, 0.2))
-        out = built(x[None], (h,))[0][0] if fused else built.step(x, h)
+        out = built(x[None], (h,))[0][0] if fast else built.cell(x, (h,))[0]
     assert math.isclose(out.item(), 0.9707525603, abs_tol=1e-10)
 
 
@@ -174,7 +176,7 @@ def test_weights_start_as_the_paper_has_them():
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
-def test_the_scan_is_the_step_by_the_book(norm, masked):
+def test_the_scan_is_the_plain_cell(norm, masked):
     """Values and gradients of x, h and every weight, for random cells of 1 to 12 nodes."""
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -209,22 +211,28 @@ def test_two_windows_may_be_open_at_once():
         open_at_once[0].sum().backward()
 
 
+def test_examples_in_docstrings():
+    found = doctest.testmod(plan)
+    assert found.attempted
+    assert not found.failed
+
+
 def test_slots_are_a_numbering_of_the_nodes():
     rng = np.random.default_rng(1)
     for number in range(40):
         cell = random_cell(rng, number)
-        plan = plan_of(cell)
-        assert sorted(plan.order) == list(range(len(cell.nodes)))
-        for slot, parent in enumerate(plan.parents, start=1):
+        found = plan_of(cell)
+        assert sorted(found.order) == list(range(len(cell.nodes)))
+        for slot, parent in enumerate(found.parents, start=1):
             assert parent < slot
-            assert plan.order[parent] == cell.nodes[plan.order[slot]].previous
-        averaged = [plan.order[slot] for slots in plan.averaged for slot in slots]
+            assert found.order[parent] == cell.nodes[found.order[slot]].previous
+        averaged = [found.order[slot] for slots in found.averaged for slot in slots]
         assert tuple(sorted(averaged)) == cell.averaged
-        assert plan.count == len(averaged)
+        assert found.count == len(averaged)
         activations = {
-            slot: r.activation for level in plan.levels for r in level.runs for slot in range(r.start, r.stop)
+            slot: r.activation for level in found.levels for r in level.runs for slot in range(r.start, r.stop)
         }
-        assert all(cell.nodes[plan.order[slot]].activation == activation for slot, activation in activations.items())
+        assert all(cell.nodes[found.order[slot]].activation == activation for slot, activation in activations.items())
         assert len(activations) == len(cell.nodes) - 1
 
 

@@ -1,5 +1,7 @@
 """SMASH's space (Brock et al. 2018): oracles of the released code, the sampler, what generated weights mean."""
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ from nas_cluster.core.errors import ConfigError, InvalidArchitecture
 from nas_cluster.core.task import ImageTask
 from nas_cluster.report.drawing import layers_of
 from nas_cluster.spaces import SearchSpace
-from nas_cluster.spaces.memory_bank import MemoryBank
+from nas_cluster.spaces.memory_bank import MemoryBank, network, walk
 from nas_cluster.spaces.memory_bank.architecture import BankArchitecture, BankBlock, BankOp, Convolution
 from nas_cluster.spaces.memory_bank.encoding import channels_of, condition
+from nas_cluster.spaces.memory_bank.geometry import Geometry
 from nas_cluster.spaces.memory_bank.hypernet import pack
 from nas_cluster.spaces.memory_bank.network import run_block, run_op
 from nas_cluster.spaces.memory_bank.plan import NetworkPlan, middle_channels
@@ -66,7 +69,7 @@ def test_budgets_of_the_released_defaults():
     assert [block.channels for block in blocks] == [192, 224, 256]
     assert [block.reads for block in blocks] == [832, 1632, 3184]
     assert MemoryBank().max_banks == 32
-    assert [channels_of(MemoryBank(operation=o)) for o in ("single", "variable", "big")] == [91, 143, 139]
+    assert [channels_of(Geometry(operation=o)) for o in ("single", "variable", "big")] == [91, 143, 139]
     assert sum(block.reads for block in blocks) // (8 * 2) == sum(block.slices for block in blocks) == 353
 
 
@@ -129,8 +132,8 @@ def test_only_architecture_and_noise_decide_the_weights():
     torch.manual_seed(0)
     generator = space.build_shared(TASK).generator
     architecture = random_of(space)
-    plan = NetworkPlan(space, architecture)
-    c = torch.from_numpy(condition(space, plan))
+    plan = NetworkPlan(space.geometry, architecture)
+    c = torch.from_numpy(condition(space.geometry, plan))
 
     def weights(c, seed):
         torch.manual_seed(seed)
@@ -157,7 +160,7 @@ def test_one_bank_read_and_written_is_a_residual_network():
         inside = F.relu(F.conv2d(expected, part.reduce))
         inside = F.conv2d(inside, part.weights["0"], padding=1)
         expected = expected + F.conv2d(F.relu(inside), part.weights["1"], padding=1)
-    assert torch.allclose(run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), expected)
+    assert torch.allclose(run_block(NetworkPlan(space.geometry, architecture).blocks[0], child.blocks[0], x), expected)
 
 
 def test_reading_all_and_writing_anew_is_a_dense_network():
@@ -170,7 +173,7 @@ def test_reading_all_and_writing_anew_is_a_dense_network():
     for part in child.blocks[0]:
         y = F.conv2d(F.relu(F.conv2d(features, part.reduce)), part.weights["0"], padding=1)
         features = torch.cat([features, y], 1)
-    assert torch.allclose(run_block(NetworkPlan(space, architecture).blocks[0], child.blocks[0], x), features)
+    assert torch.allclose(run_block(NetworkPlan(space.geometry, architecture).blocks[0], child.blocks[0], x), features)
     assert features.shape[1] == 64 + 7 * 16
 
 
@@ -191,7 +194,7 @@ def test_paths_of_an_operation(mask, formula):
     space = MemoryBank()
     convolutions = [Convolution(kernel=k) for k in ((3, 5), (7, 3), (3, 3), (5, 5))]
     chosen = tuple(c if there == "1" else None for c, there in zip(convolutions, mask, strict=True))
-    plan = NetworkPlan(space, network_of(op((0,), (0,), 4, chosen), bank_size=4)).blocks[0].ops[0]
+    plan = NetworkPlan(space.geometry, network_of(op((0,), (0,), 4, chosen), bank_size=4)).blocks[0].ops[0]
     torch.manual_seed(0)
     reduce = torch.randn(plan.middle, plan.inputs, 1, 1)
     modules = [nn.Conv2d(32, 32, c.kernel, padding=c.padding, bias=False) for c in convolutions]
@@ -212,7 +215,7 @@ def test_paths_of_an_operation(mask, formula):
 )
 def test_outputs_of_the_1x1_convolution(options, expected):
     """Section B.3: by the release's rule, SMASHv1's and SMASHv2's; here no more than there are columns."""
-    assert {sizes: middle_channels(MemoryBank(**options), *sizes) for sizes in expected} == expected
+    assert {sizes: middle_channels(Geometry(**options), *sizes) for sizes in expected} == expected
 
 
 def test_dilations_keep_the_extent_within_nine():
@@ -227,8 +230,8 @@ def test_channels_of_the_encoding():
     second = Convolution(kernel=(7, 3), dilation=(1, 2), groups=4)
     first = op((0, 1, 2, 3), (3, 8), 2, (Convolution(kernel=(5, 3), dilation=(2, 3)), None, second, None))
     block = BankBlock(bank_size=1, ops=(first, op((1, 8), (0,), 1, SINGLE)))
-    plan = NetworkPlan(space, BankArchitecture(blocks=(block, block, block)))
-    c = condition(space, plan)
+    plan = NetworkPlan(space.geometry, BankArchitecture(blocks=(block, block, block)))
+    c = condition(space.geometry, plan)
     assert c.shape == (143, 8, 3 * 3)
     on = [set(np.flatnonzero(c[:, 0, s] == 1)) for s in range(9)]
     write, at, dilation, kernel, mask, groups = 32, 64, 75, 99, 123, 127
@@ -403,7 +406,7 @@ def test_a_child_alone_has_batch_norms_and_weights_of_its_own():
     for norm in ("none", "sandwich", "full"):
         child = space.scaled({"norm": norm}).build_child(architecture, TASK)
         sizes[norm] = parameters(child)
-    plan = NetworkPlan(space, architecture)
+    plan = NetworkPlan(space.geometry, architecture)
     ops = [one for block in plan.blocks for one in block.ops]
     assert sizes["sandwich"] - sizes["none"] == 2 * sum(one.inputs + one.middle for one in ops)
     inside = sum(part.inputs for one in ops for part in one.convolutions if part is not None)
@@ -469,6 +472,20 @@ def test_any_strategy_searches_it(strategy):
         gradient = proposer.gradient(weights, state, spec, proposal, [0.1, 0.5, 0.3])
         assert np.isfinite(gradient.vector).all()
         state = strategy.observe(state, proposal.tokens, [0.1, 0.5, 0.3])
+
+
+@pytest.mark.parametrize("module", [network, walk], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(module, extraglobs={"Geometry": Geometry})
+    assert found.attempted
+    assert not found.failed
+
+
+def test_a_geometry_is_the_numbers_of_its_space():
+    """How architectures are drawn and networks built is not part of it, so that spaces that differ there share it."""
+    assert tiny().geometry == tiny(sampling={"growing": 0}, child={"norm": "none"}).geometry
+    assert tiny().geometry == Geometry(**{name: tiny().model_dump()[name] for name in Geometry.model_fields})
+    assert tiny(depth=4).geometry != tiny().geometry
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

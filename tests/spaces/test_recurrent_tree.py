@@ -1,5 +1,6 @@
-"""The oracles of NAS-RL's recurrent cells (Zoph & Le 2017), and the fast scan against the step by the book."""
+"""The oracles of NAS-RL's recurrent cells (Zoph & Le 2017), and the fast scan against the plain cell of child.py."""
 
+import doctest
 import itertools
 import math
 
@@ -11,9 +12,10 @@ from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.report.drawing import layers_of
 from nas_cluster.spaces.recurrent_tree import RecurrentTree
-from nas_cluster.spaces.recurrent_tree.cell import TreeLayer
-from nas_cluster.spaces.recurrent_tree.layout import layout_of
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.child import TreeLayer
+from nas_cluster.spaces.recurrent_tree.fast import factors, layout, layout_of
+from nas_cluster.spaces.recurrent_tree.published import FIGURE_5
 from nas_cluster.testing import check_space
 
 EXTENDED = {
@@ -46,11 +48,21 @@ def inputs_of(built, steps=4, batch=3):
 
 
 def step_by_step(built, x, h, c, mask=None):
-    outputs = []
-    for x_t in x:
-        h, c = built.step(x_t, (h if mask is None else h * mask, c))
-        outputs.append(h)
-    return torch.stack(outputs), c
+    """What child.py's definition of the cell gives: the layer with its fast path off."""
+    built.fast = False
+    outputs, (h_last, c_last) = built(x, (h, c), mask)
+    built.fast = True
+    assert "Scan" not in type(outputs.grad_fn).__name__
+    assert torch.equal(h_last, outputs[-1])
+    return outputs, c_last
+
+
+@pytest.mark.parametrize("module", [layout, factors], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_examples_in_docstrings(module):
+    names = {"FIGURE_5": FIGURE_5, "TreeArchitecture": TreeArchitecture, "layout_of": layout_of}
+    found = doctest.testmod(module, extraglobs=names)
+    assert found.attempted
+    assert not found.failed
 
 
 def test_size_and_number_of_tokens():
@@ -69,8 +81,8 @@ def test_the_tokens_of_figure_5():
     assert space.decode((0, 1, 1, 3, 1, 2, 0, 3, 1, 0)) == NAMED["figure5"]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_figure_5_gives_the_papers_numbers(fused):
+@pytest.mark.parametrize("fast", [True, False])
+def test_figure_5_gives_the_papers_numbers(fast):
     """F-A1, the scalar vector of A.8."""
     built = TreeLayer(NAMED["figure5"], 1, 1).double()
     with torch.no_grad():
@@ -78,7 +90,7 @@ def test_figure_5_gives_the_papers_numbers(fused):
             for view, value in zip(built.leaf_weights(leaf), weights, strict=True):
                 view.fill_(value)
         x, h, c = (torch.tensor([[v]], dtype=torch.float64) for v in (0.8, 0.6, 0.3))
-        h, c = built(x[None], (h, c))[1] if fused else built.step(x, (h, c))
+        h, c = built(x[None], (h, c))[1] if fast else built.cell(x, (h, c))
     assert h.item() == pytest.approx(0.6866885018, abs=1e-10)
     assert c.item() == pytest.approx(1.44, abs=1e-10)
 
@@ -236,9 +248,9 @@ def test_autocast_leaves_the_scan_alone(name):
 
 def test_a_step_of_the_published_cell_is_few_operations():
     """Eight combinations, 14 activations and the inject's two: 24 calls one by one."""
-    layout = layout_of(NAMED["nascell"])
-    assert len(layout.instructions) <= 17
-    assert layout.added == 7
+    found = layout_of(NAMED["nascell"])
+    assert len(found.instructions) <= 17
+    assert found.added == 7
 
 
 def test_forward_operations_are_counted_exactly():

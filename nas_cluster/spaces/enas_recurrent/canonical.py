@@ -12,7 +12,7 @@ __all__ = ["canonical"]
 
 
 def canonical(architecture: RecurrentArchitecture) -> RecurrentArchitecture:
-    """The same cell with its nodes numbered from the first, branch by branch, the least branch first."""
+    """The same cell, its nodes numbered from the first, branch by branch; the least branch comes first."""
     forms: dict[int, tuple[object, ...]] = {}
     for number in reversed(range(len(architecture.nodes))):  # who reads a node comes after it
         branches = sorted(forms[child] for child in architecture.children(number))

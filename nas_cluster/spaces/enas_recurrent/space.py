@@ -10,16 +10,20 @@ from pydantic import AfterValidator, Field, model_validator
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing, Edge, Node
 from nas_cluster.core.task import LanguageTask, Task
-from nas_cluster.nn.language_options import LanguageModelOptions
 from nas_cluster.spaces.base import Architecture, SearchSpace
-from nas_cluster.spaces.enas_recurrent.architecture import ACTIVATIONS, Activation, RecurrentArchitecture
+from nas_cluster.spaces.enas_recurrent.architecture import (
+    ACTIVATIONS,
+    Activation,
+    RecurrentArchitecture,
+    RecurrentChildOptions,
+)
 from nas_cluster.spaces.enas_recurrent.canonical import canonical
 from nas_cluster.spaces.enas_recurrent.published import ENAS_LM, PUBLISHED, PUBLISHED_SCRIPT
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ENASRecurrent", "RecurrentChildOptions"]
+__all__ = ["ENASRecurrent"]
 
 _SHORT: dict[Activation, str] = {"tanh": "tanh", "relu": "relu", "identity": "id", "sigmoid": "sig"}
 _FIRST: Activation = "tanh"
@@ -32,28 +36,8 @@ def _different(words: tuple[Activation, ...]) -> tuple[Activation, ...]:
     return words
 
 
-class RecurrentChildOptions(LanguageModelOptions):
-    """How the language model around a cell is built: one layer, decoder tied to the embeddings, without bias."""
-
-    form: Literal["search", "final"] = "search"
-    """search: with preset paper, batch norm after the mean, with the statistics of the texts at hand; final: no."""
-    layers: int = Field(1, ge=1)
-    tied: bool = True
-    decoder_bias: bool = False
-    variational: bool = True
-    init_range: float | None = Field(None, gt=0)  # type: ignore[assignment]
-    """All weights start uniform between minus and plus this; null: 0.025 in search, 0.04 in the final network."""
-
-    @property
-    def language_model(self) -> LanguageModelOptions:
-        """The options of the language model alone."""
-        shared = {name: getattr(self, name) for name in LanguageModelOptions.model_fields}
-        default = 0.025 if self.form == "search" else 0.04
-        return LanguageModelOptions(**{**shared, "init_range": self.init_range or default})
-
-
 class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
-    """Per node but the first an earlier node, and per node an activation."""
+    """A cell is decided node by node: an earlier node, for all but the first, and an activation."""
 
     architecture_type: ClassVar[type[Architecture]] = RecurrentArchitecture
     task_type: ClassVar[type[Task]] = LanguageTask
@@ -63,7 +47,7 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     """release: as the authors' later code (`enas_lm`), the first node is a tanh, h_t is the mean of all nodes but the
     first, and an activation has matrices of its own in the shared network."""
     nodes: int = Field(12, ge=1, le=62)
-    """N, the first node included."""
+    """This is N, the first node included."""
     activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = ACTIVATIONS
     locality: bool = False
     """Favour near nodes as the first release does: the logit of node j at node n is (n - j)^2 / 6 less."""
@@ -86,8 +70,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
         return self.preset == "release"
 
     def decisions(self) -> DecisionSpec:
-        """Per node: previous node, activation. Attention is over the steps that choose previous nodes, so the first
-        node has such a step too, as an anchor."""
+        """A node has two: its previous node, its activation. Attention is over the steps that choose previous nodes, so
+        the first node has such a step too, as an anchor."""
         return DecisionSpec(list(self._decisions()))
 
     def _decisions(self) -> Iterator[Decision]:
@@ -108,7 +92,7 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
                 step += 1
 
     def decode(self, tokens: Sequence[int]) -> RecurrentArchitecture:
-        """Tokens (T) to a cell."""
+        """The cell that tokens (T) stand for."""
         _, *rest = self.decisions().check(tokens)
         words = self.activations
         first = words[rest.pop(0)] if self.preset == "paper" else _FIRST
@@ -120,7 +104,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
         return "loose_ends" if self.preset == "paper" else "all"
 
     def encode(self, architecture: RecurrentArchitecture) -> Tokens:
-        """Inverse of `decode`. Raises ValueError: what of the cell this space does not have."""
+        """The tokens that `decode` turns into this cell. Raises ValueError, which names what of it this space does not
+        have."""
         if architecture.average != self._average:
             raise ValueError(
                 f"h(t) is the mean of {architecture.average}, cells of preset {self.preset} take {self._average}"
@@ -146,24 +131,37 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     def check(self, task: LanguageTask) -> None:
         """Raise ConfigError when `child.parameters` is less than the smallest child has."""
         if self.child.parameters is not None:
-            from nas_cluster.spaces.enas_recurrent.child import language_options
+            from nas_cluster.spaces.enas_recurrent.child import sized
 
-            language_options(self, task)
+            sized(self.child.language_model, self.nodes, self.batch_norm, task)
 
     def build_child(self, architecture: RecurrentArchitecture, task: LanguageTask) -> nn.Module:
         """The child network (child.py)."""
         from nas_cluster.spaces.enas_recurrent.child import recurrent_child
 
-        return recurrent_child(architecture, self, task)
+        return recurrent_child(
+            architecture,
+            self.child.language_model,
+            task,
+            per_activation=self.per_activation,
+            norm=self.batch_norm,
+        )
 
     def build_shared(self, task: LanguageTask) -> nn.Module:
         """The network of all children (shared.py)."""
         from nas_cluster.spaces.enas_recurrent.shared import SharedRecurrent
 
-        return SharedRecurrent(task, self)
+        return SharedRecurrent(
+            self.nodes,
+            self.activations,
+            self.child.language_model,
+            task,
+            per_activation=self.per_activation,
+            norm=self.batch_norm,
+        )
 
     def summary(self, architecture: RecurrentArchitecture) -> str:
-        """`tanh tanh₀ relu₁ ...`: activations, and which node each reads."""
+        """The activations, and which node each reads: `tanh tanh₀ relu₁ ...`."""
         subscripts = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
         return " ".join(
             _SHORT[node.activation] + ("" if node.previous is None else str(node.previous).translate(subscripts))
@@ -171,7 +169,7 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
         )
 
     def draw(self, architecture: RecurrentArchitecture) -> list[Drawing]:
-        """The tree from x(t) and h(t-1) down to the mean."""
+        """The picture goes from x(t) and h(t-1) down to the mean."""
         nodes = [Node("x", "x(t)", "input"), Node("h", "h(t-1)", "memory")]
         edges = [Edge("x", "0"), Edge("h", "0")]
         for number, node in enumerate(architecture.nodes):
@@ -185,7 +183,8 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
 
     @classmethod
     def named(cls) -> Mapping[str, RecurrentArchitecture]:
-        """`published` and `published_script`, the paper's cell in two numberings; `enas_lm`, that of the later code."""
+        """Known are `published` and `published_script`, the paper's cell in two numberings, and `enas_lm`, that of the
+        later code."""
         words: tuple[Activation, ...] = ("tanh", "relu", "sigmoid", "identity")
         pairs = [(p, words[a]) for p, a in zip(ENAS_LM[::2], ENAS_LM[1::2], strict=True)]
         return {

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.convolutions import SameConv2d
-from nas_cluster.spaces.memory_bank.architecture import BankArchitecture
+from nas_cluster.spaces.memory_bank.architecture import BankArchitecture, BankChildOptions
+from nas_cluster.spaces.memory_bank.geometry import Geometry
 from nas_cluster.spaces.memory_bank.network import Parts, run_network, run_op
 from nas_cluster.spaces.memory_bank.plan import NetworkPlan, OpPlan
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.memory_bank.space import MemoryBank
 
 __all__ = ["BankChild", "initialise"]
 
 
 class BankChild(nn.Module):
-    """Images (N, channels, height, width) to logits (N, classes)."""
+    """It maps images (N, channels, height, width) to logits (N, classes)."""
 
-    def __init__(self, architecture: BankArchitecture, task: ImageTask, space: MemoryBank) -> None:
+    def __init__(
+        self, geometry: Geometry, architecture: BankArchitecture, task: ImageTask, options: BankChildOptions
+    ) -> None:
         super().__init__()
-        self._plan = plan = NetworkPlan(space, architecture)
-        blocks, norm = plan.blocks, space.child.norm
-        self.stem = SameConv2d(task.channels, blocks[0].inputs, space.child.stem_kernel)
+        self._plan = plan = NetworkPlan(geometry, architecture)
+        blocks, norm = plan.blocks, options.norm
+        self.stem = SameConv2d(task.channels, blocks[0].inputs, options.stem_kernel)
         self.blocks = nn.ModuleList(nn.ModuleList(_Op(op, norm) for op in block.ops) for block in blocks)
         self.transitions = nn.ModuleList(
             _Transition(before.outputs, after.inputs) for before, after in pairwise(blocks)
@@ -39,12 +38,12 @@ class BankChild(nn.Module):
         self._parts = Parts(self.stem, list(self.blocks), transitions, self.norm, self.classifier)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """The logits of the images."""
         return run_network(self._plan, self._parts, images)
 
 
 class _Op(nn.Module):
-    """An operation with the batch norms of `BankChildOptions.norm`."""
+    """An operation has the batch norms that `BankChildOptions.norm` asks for."""
 
     def __init__(self, plan: OpPlan, norm: str) -> None:
         super().__init__()
@@ -70,7 +69,7 @@ class _Op(nn.Module):
 
 
 class _Transition(nn.Module):
-    """Batch norm and 1x1 convolution between two blocks."""
+    """Between two blocks there are a batch norm and a 1x1 convolution; run_network rectifies and averages."""
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__()
@@ -79,8 +78,8 @@ class _Transition(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Orthogonal convolutions, no bias in the classifier (the released code). The meta device is left out, where torch
-    takes long to do nothing."""
+    """Convolutions start orthogonal, the classifier without bias (the released code). The meta device is left out,
+    where torch takes long to do nothing."""
     for weight in network.parameters():
         if weight.dim() == 4 and not weight.is_meta:
             nn.init.orthogonal_(weight)

@@ -7,6 +7,7 @@ Shapes: N images, C channels, H W height and width. Banks are feature maps; an e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,24 +22,27 @@ __all__ = ["Map", "Parts", "run_block", "run_network", "run_op"]
 Map = Callable[[Tensor], Tensor]
 
 
+@dataclass(frozen=True)
 class Parts:
-    """The weighted parts of a network: `stem`, the operations of every block, batch norm and 1x1 convolution of both
-    transitions, the last batch norm and the classifier."""
+    """The weighted parts that a network has: `stem`, the operations of every block, batch norm and 1x1 convolution of
+    both transitions, the last batch norm and the classifier.
 
-    def __init__(
-        self,
-        stem: Map,
-        ops: Sequence[Sequence[Map]],
-        transitions: Sequence[tuple[Map, Map]],
-        norm: Map,
-        classifier: Map,
-    ) -> None:
-        self.stem, self.ops, self.transitions, self.norm, self.classifier = stem, ops, transitions, norm, classifier
+        >>> image = torch.ones(1, 2, 4, 4)
+        >>> parts = Parts(torch.neg, [[torch.neg]], [], torch.neg, torch.flatten)
+        >>> parts.classifier(parts.norm(parts.ops[0][0](parts.stem(image)))).sum().item()
+        -32.0
+    """
+
+    stem: Map
+    ops: Sequence[Sequence[Map]]
+    transitions: Sequence[tuple[Map, Map]]
+    norm: Map
+    classifier: Map
 
 
 def run_network(plan: NetworkPlan, parts: Parts, images: Tensor) -> Tensor:
-    """Images to logits (N, classes). A transition averages before its 1x1 convolution, not after: the same function, at
-    a quarter of the cost."""
+    """The logits (N, classes) of images. A transition averages before its 1x1 convolution, not after: it is the same
+    function, at a quarter of the cost."""
     x = parts.stem(images)
     for number, block in enumerate(plan.blocks):
         x = run_block(block, parts.ops[number], x)
@@ -72,7 +76,7 @@ def run_op(
     weights: Sequence[Tensor | None],
     norm: Callable[[str, Tensor], Tensor] = lambda name, x: x,
 ) -> Tensor:
-    """The 1x1 convolution with `reduce`, then the paths; every other convolution rectifies its input first.
+    """The 1x1 convolution with `reduce` comes first, then the paths; every other convolution rectifies its input.
 
     norm(name, x): the batch norm before a convolution, "reduce" or its number, where there is one.
     """

@@ -10,7 +10,7 @@ __all__ = ["draw_block", "summarise"]
 
 
 def summarise(architecture: BankArchitecture, unit: int) -> str:
-    """`4·16 5 ops / 2·64 9 ops / ...`: per block its banks and their channels, and its operations."""
+    """A line like `4·16 5 ops / 2·64 9 ops / ...` has the banks of each block, their channels, and its operations."""
     parts = []
     for block in architecture.blocks:
         banks = max(bank for op in block.ops for bank in (*op.reads, *op.writes)) + 1
@@ -19,7 +19,7 @@ def summarise(architecture: BankArchitecture, unit: int) -> str:
 
 
 def draw_block(described: BankBlock, block: BlockSize, unit: int) -> Drawing:
-    """Operations between banks, which are drawn again each time they are read after having been written.
+    """Operations stand between banks, which are drawn again each time they are read after having been written.
 
     An arrow into a bank is added to what it holds. All banks together are what the block gives.
     """
@@ -56,7 +56,7 @@ def draw_block(described: BankBlock, block: BlockSize, unit: int) -> Drawing:
 
 
 def _label(op: BankOp) -> str:
-    """`1x1 3x3-5x3 | 3x3`: the paths beside each other."""
+    """The paths stand beside each other: `1x1 3x3-5x3 | 3x3`."""
     w0, w1, w2, w3 = ("" if c is None else f"{c.kernel[0]}x{c.kernel[1]}" for c in op.convolutions)
     paths = ["-".join(word for word in path if word) for path in ((w0, w1), (w2, w3))]
     return "1x1 " + " | ".join(path for path in paths if path)

@@ -1,6 +1,6 @@
 """The networks that the paper's Figure 1 shows as memory banks: residual, densely connected and fractal.
 
-Their blocks are as long as banks and budget of the given space allow.
+Their blocks are as long as the banks and the budget that are given allow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Blocks = Sequence[BlockSize]
 
 
 def residual_net(blocks: Blocks) -> BankArchitecture:
-    """One bank, which every operation reads and writes: what it computes is added to what is there (He et al. 2016)."""
+    """Every operation reads and writes one bank: what it computes is added to what is there (He et al. 2016)."""
 
     def ops(walk: Walk, units: int) -> Iterator[BankOp]:
         for _ in range(_RESIDUAL_OPS):
@@ -44,8 +44,8 @@ def dense_net(blocks: Blocks) -> BankArchitecture:
 
 
 def fractal_net(blocks: Blocks) -> BankArchitecture:
-    """Columns of operations, each half as deep as the one before; where some end together, they write one bank, which
-    all that follow read (Larsson et al. 2017; its joins average, here they add)."""
+    """There are columns of operations, each half as deep as the one before; where some end together, they write one
+    bank, which all that follow read (Larsson et al. 2017; its joins average, here they add)."""
 
     def ops(walk: Walk, units: int) -> Iterator[BankOp]:
         joins = [tuple(range(walk.live))]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,13 @@ from torch.nn import functional as F
 
 from nas_cluster.core.task import ImageTask
 from nas_cluster.nn.convolutions import SameConv2d
-from nas_cluster.spaces.memory_bank.architecture import BankArchitecture
+from nas_cluster.spaces.memory_bank.architecture import BankArchitecture, BankChildOptions, HyperNetOptions
 from nas_cluster.spaces.memory_bank.child import initialise
 from nas_cluster.spaces.memory_bank.encoding import condition
+from nas_cluster.spaces.memory_bank.geometry import Geometry
 from nas_cluster.spaces.memory_bank.hypernet import HyperNet
 from nas_cluster.spaces.memory_bank.network import Map, Parts, run_network, run_op
 from nas_cluster.spaces.memory_bank.plan import ConvolutionPlan, NetworkPlan, OpPlan
-
-if TYPE_CHECKING:
-    from nas_cluster.spaces.memory_bank.space import MemoryBank
 
 __all__ = ["SharedBanks"]
 
@@ -30,20 +28,22 @@ _EPSILON = 1e-5
 
 
 class SharedBanks(nn.Module):
-    """Images and an architecture to logits (N, classes). Four convolutions a block, which all its operations share."""
+    """It maps images and an architecture to logits (N, classes). All operations of a block share four convolutions."""
 
-    def __init__(self, task: ImageTask, space: MemoryBank) -> None:
+    def __init__(
+        self, geometry: Geometry, task: ImageTask, hypernet: HyperNetOptions, options: BankChildOptions
+    ) -> None:
         super().__init__()
-        self._space = space
-        blocks = space.block_sizes
-        wide, kernel = space.max_units * space.unit, space.max_kernel
-        self.generator = HyperNet(space)
-        self.stem = SameConv2d(task.channels, blocks[0].inputs, space.child.stem_kernel)
+        self._geometry = geometry
+        blocks = geometry.block_sizes
+        wide, kernel = geometry.max_channels, geometry.max_kernel
+        self.generator = HyperNet(geometry, hypernet)
+        self.stem = SameConv2d(task.channels, blocks[0].inputs, options.stem_kernel)
         self.blocks = nn.ModuleList(
             nn.ParameterDict(
                 {
-                    str(place): torch.empty(wide, wide if place % 2 else space.max_bottleneck * wide, kernel, kernel)
-                    for place in sorted({place for mask, _ in space.masks for place in range(4) if mask[place]})
+                    str(place): torch.empty(wide, wide if place % 2 else geometry.max_bottleneck * wide, kernel, kernel)
+                    for place in sorted({place for mask in geometry.masks for place in range(4) if mask[place]})
                 }
             )
             for _ in blocks
@@ -62,21 +62,21 @@ class SharedBanks(nn.Module):
         initialise(self)
 
     def generate(self, architecture: BankArchitecture) -> Tensor:
-        """The hypernetwork's output for an architecture: W of hypernet.py."""
-        plan = NetworkPlan(self._space, architecture)
-        c_CkS = torch.from_numpy(condition(self._space, plan))
+        """The hypernetwork's output for an architecture, the W of hypernet.py."""
+        plan = NetworkPlan(self._geometry, architecture)
+        c_CkS = torch.from_numpy(condition(self._geometry, plan))
         w: Tensor = self.generator(c_CkS.to(self.classifier.weight))
         return w
 
     def forward(self, images: Tensor, architecture: BankArchitecture, generated: Tensor | None = None) -> Tensor:
-        """Logits, with the weights given or with new ones."""
-        plan = NetworkPlan(self._space, architecture)
+        """The logits of the images, with the generated weights that are given or with new ones."""
+        plan = NetworkPlan(self._geometry, architecture)
         w = self.generate(architecture) if generated is None else generated
         return run_network(plan, self._parts(plan, self._tensors(plan, w)), images)
 
     def tensors_of(self, architecture: BankArchitecture) -> dict[str, Tensor]:
-        """The child's parameters by name: views of the shared ones, and generated ones (with new noise)."""
-        return self._tensors(NetworkPlan(self._space, architecture), self.generate(architecture))
+        """The child's parameters by name: they are views of the shared ones, or generated (with new noise)."""
+        return self._tensors(NetworkPlan(self._geometry, architecture), self.generate(architecture))
 
     def _tensors(self, plan: NetworkPlan, w: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {"stem.weight": self.stem.weight[: plan.blocks[0].inputs]}
@@ -99,8 +99,8 @@ class SharedBanks(nn.Module):
         return found
 
     def _reduce(self, op: OpPlan, w: Tensor) -> Tensor:
-        """(n_b, n_in, 1, 1): the op's rows and first columns, divided by the norm of all of them together."""
-        first = op.slices[0] * self._space.compression * self._space.unit
+        """The op's rows and first columns (n_b, n_in, 1, 1), divided by the norm of all of them together."""
+        first = op.slices[0] * self._geometry.slice_channels
         part = w[first : first + op.inputs, : op.middle]
         reduce: Tensor = (part / torch.linalg.vector_norm(part)).t()[:, :, None, None]
         return reduce
@@ -131,8 +131,8 @@ class SharedBanks(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Scale and shift of a batch norm; mean and variance are always those of the batch, since running ones of one
-    architecture are wrong for another."""
+    """It keeps scale and shift of a batch norm; mean and variance are always those of the batch, since running ones of
+    one architecture are wrong for another."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -140,12 +140,12 @@ class _Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def live(self, channels: int) -> dict[str, Tensor]:
-        """Of the first channels."""
+        """The scale and shift of the first channels."""
         return {"weight": self.weight[:channels], "bias": self.bias[:channels]}
 
 
 def _cut(weight: Tensor, part: ConvolutionPlan) -> Tensor:
-    """The first filters, of the first inputs, and of the kernel its middle."""
+    """A part has the first filters, of the first inputs, and of the kernel its middle."""
     outputs, inputs, height, width = part.shape
     top, left = (weight.shape[2] - height) // 2, (weight.shape[3] - width) // 2
     return weight[:outputs, :inputs, top : top + height, left : left + width]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
-__all__ = ["BlockSize", "reference_blocks"]
+__all__ = ["BlockSize"]
 
 
 @dataclass(frozen=True)
 class BlockSize:
     """Block `number`, from 0. inputs: channels that it is given; channels: of all its banks together, at most; reads:
-    channels that all its operations together may read. unit: N; compression: D; max_units: of an operation."""
+    channels that all its operations together may read. unit: N; compression: D; max_units: of an operation; sizes: of
+    a bank, in units, ascending, whether this block can have them or not."""
 
     number: int
     inputs: int
@@ -23,10 +25,21 @@ class BlockSize:
     unit: int
     compression: int
     max_units: int
+    sizes: tuple[int, ...]
+
+    @cached_property
+    def bank_sizes(self) -> tuple[int, ...]:
+        """The sizes whose banks hold enough of the input for an operation that the budget can pay."""
+        return tuple(size for size in self.sizes if self._allows(size))
+
+    @cached_property
+    def most_banks(self) -> int:
+        """How many banks there are if they are as small as this block can have them."""
+        return self.banks(self.bank_sizes[0])
 
     @property
     def slices(self) -> int:
-        """Budget of the whole block."""
+        """The budget of the whole block."""
         return self.reads // (self.unit * self.compression)
 
     def banks(self, size: int) -> int:
@@ -45,27 +58,6 @@ class BlockSize:
         """The largest output of an operation: a multiple of a bank for which there are banks."""
         return min(self.max_units // size, self.banks(size)) * size
 
-    def allows(self, size: int) -> bool:
-        """Whether banks of `size` units hold enough of the input for an operation that the budget can pay."""
+    def _allows(self, size: int) -> bool:
         step = self.read_step(size)
         return self.live(size) >= step and step * size // self.compression <= self.slices
-
-
-def reference_blocks(
-    unit: int, max_units: int, depth: int, width: int, compression: int
-) -> tuple[BlockSize, BlockSize, BlockSize]:
-    """The three blocks for a reference network of `depth` layers a block and widening factor `width`."""
-    base = 2 * unit
-    grows = base * width
-    first = grows
-    second = (first + 2 * grows) // 2 // base * base
-    third = (second + 2 * grows) // 2 // base * base
-
-    def block(number: int, inputs: int, channels: int, reads: int) -> BlockSize:
-        return BlockSize(number, inputs, channels, reads, unit, compression, max_units)
-
-    return (
-        block(0, first, first + 2 * grows, first + depth * grows),
-        block(1, second, second + 2 * grows, second + 2 * depth * grows),
-        block(2, third, 4 * grows, third + 4 * depth * grows),
-    )

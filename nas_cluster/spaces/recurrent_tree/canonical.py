@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture, TreeNode
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture, TreeNode
 
 __all__ = ["canonical"]
 
@@ -36,13 +36,13 @@ class _Tree:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Equal trees have equal keys; total, so that sorting is unique."""
+        """The key to sort by: equal trees have equal keys, and the order is total, so that sorting is unique."""
         own = (self.combination, self.activation, self.writes, self.reads)
         return (*own, *(child.order for child in self.children))
 
 
 def canonical(architecture: TreeArchitecture) -> TreeArchitecture:
-    """The smallest of the cells that the rewritings reach. Idempotent."""
+    """The smallest of the cells that the rewritings reach. Canonical forms stay as they are."""
     inject = architecture.inject
     tree = _sorted(_without_idle_relus(_tree(architecture, architecture.root), inject.activation))
     return _architecture(tree, inject)
@@ -61,14 +61,14 @@ def _tree(architecture: TreeArchitecture, number: int) -> _Tree:
 
 
 def _without_idle_relus(tree: _Tree, injected: str) -> _Tree:
-    """Rule 3. injected: the activation of the cell inject, which is what a node that reads c ends with."""
+    """The tree after rule 3. injected: the activation of the cell inject, with which a node that reads c ends."""
     tree = replace(tree, children=tuple(_without_idle_relus(child, injected) for child in tree.children))
     idle = tree.activation == "relu" and _all_not_negative(tree, injected)
     return replace(tree, activation="identity") if idle else tree
 
 
 def _all_not_negative(tree: _Tree, injected: str) -> bool:
-    """Whether what the node combines, and so its value before the activation, is never negative. Not so for a leaf."""
+    """Whether what the node combines, and so its value before the activation, is never negative. A leaf's may be."""
 
     def not_negative(child: _Tree) -> bool:
         if child.reads:
@@ -81,12 +81,13 @@ def _all_not_negative(tree: _Tree, injected: str) -> bool:
 
 
 def _sorted(tree: _Tree) -> _Tree:
-    """Rules 1 and 2."""
+    """The tree after rules 1 and 2."""
     return replace(tree, children=_arranged(tree.children, tree.combination))
 
 
 def _arranged(members: tuple[_Tree, ...], combination: str) -> tuple[_Tree, ...]:
-    """Subtrees of one level that are combined with each other: the ends of the chain, then those that continue it."""
+    """Subtrees of one level that are combined with each other: the ends of the chain come before those that continue
+    it."""
     chain = [m for m in members if m.children and _continues(m, combination)]
     ends = [_sorted(m) for m in members if not (m.children and _continues(m, combination))]
     below = _arranged(tuple(child for m in chain for child in m.children), combination) if chain else ()
@@ -104,5 +105,5 @@ def _architecture(tree: _Tree, inject: TreeNode) -> TreeArchitecture:
         levels.append([child for node in levels[-1] for child in node.children])
     trees = [node for level in reversed(levels) for node in level]
     nodes = [TreeNode.model_validate({"combination": t.combination, "activation": t.activation}) for t in trees]
-    marks = [[getattr(t, mark) for t in trees].index(True) for mark in ("writes", "reads")]
-    return TreeArchitecture(nodes=tuple(nodes), inject=inject, cell_from=marks[0], cell_into=marks[1])
+    writes, reads = [t.writes for t in trees].index(True), [t.reads for t in trees].index(True)
+    return TreeArchitecture(nodes=tuple(nodes), inject=inject, cell_from=writes, cell_into=reads)

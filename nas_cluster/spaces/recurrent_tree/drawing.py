@@ -4,7 +4,7 @@ c_{t-1} enters stands at the right of its row, next to the arrow, and the node t
 from __future__ import annotations
 
 from nas_cluster.core.drawing import Drawing, Edge, Node
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture, TreeNode
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture, TreeNode
 
 __all__ = ["draw_tree"]
 
@@ -13,7 +13,7 @@ _COMBINED = {"add": "the sum", "elem_mult": "the elementwise product", "max": "t
 
 
 def draw_tree(architecture: TreeArchitecture) -> Drawing:
-    """Leaves above, h(t) below; numbers are the nodes' indices."""
+    """Leaves stand above, h(t) below; numbers are the nodes' indices."""
     nodes = [Node("inputs", "x(t), h(t-1)", "input"), Node("c_in", "c(t-1)", "memory")]
     edges = [Edge("c_in", str(architecture.cell_into))]
     written: list[Node] = []
@@ -36,7 +36,7 @@ def draw_tree(architecture: TreeArchitecture) -> Drawing:
 
 
 def _rows(architecture: TreeArchitecture) -> list[list[int]]:
-    """The nodes of each level from left to right, the leaves' level first."""
+    """The nodes of each level from left to right; the leaves' level comes first."""
     into, written = _path(architecture, architecture.cell_into), _path(architecture, architecture.cell_from)
     rows = [[architecture.root]]
     while rows[-1][0] >= architecture.base:
@@ -50,7 +50,7 @@ def _rows(architecture: TreeArchitecture) -> list[list[int]]:
 
 
 def _path(architecture: TreeArchitecture, number: int) -> set[int]:
-    """A node and those that read it, up to the root."""
+    """A node, and all through which its value reaches the root."""
     path = {number}
     while number != architecture.root:
         number = architecture.base + number // 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas_cluster.spaces.enas_recurrent.architecture import Activation
-from nas_cluster.spaces.enas_recurrent.plan import Level
+from nas_cluster.spaces.enas_recurrent.fast.plan import Level
 
 __all__ = ["Climb", "Descend"]
 
@@ -19,9 +19,9 @@ _aten = torch.ops.aten
 
 
 class Climb:
-    """The values of a level, step by step, from those that its families read: `reads` (slots, T, B, D).
+    """It computes the values of a level, step by step, from those that its families read: `reads` (slots, T, B, D).
 
-    weights: of the level's slots (D, G). has_part_of_x: the products are added to what the memory holds.
+    weights: those of the level's slots (D, G). has_part_of_x: the products are added to what the memory holds.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Climb:
         ]
 
     def __call__(self, t: int) -> None:
-        """Step t, the levels above having been there."""
+        """Step t is computed; the levels above have been there."""
         for read, weight, product in self._products:
             if self._adds:
                 product[t].addmm_(read[t], weight)
@@ -64,8 +64,8 @@ class Climb:
 
 
 class Descend:
-    """Back through a level, step by step: from the gradients of its values, in `grads` (S, B, D), to those of its
-    products, which take the place of its gates and activations, and of what its families read, which are added to
+    """It goes back through a level, step by step: from the gradients of its values, in `grads` (S, B, D), to those of
+    its products, which take the place of its gates and activations, and of what its families read, which are added to
     `into` (slots, B, D)."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Descend:
         ]
 
     def __call__(self, t: int) -> None:
-        """Step t, the levels below having been there."""
+        """Step t is gone back through; the levels below have been there."""
         gates, grads, kept, slope = self._gates[t], self._grads, self._kept, self._slope
         torch.sub(self._one, gates, out=kept)
         for reads, actives, own_slope, own_kept, own_grads, into in self._families:
@@ -119,7 +119,7 @@ class Descend:
 
 
 def _halves(level: Level, weights: Sequence[Tensor]) -> Iterator[tuple[int, int, int, Tensor]]:
-    """(parent, slot, 0 for the gate and 1 for the activation, weight (D, D)) of every product of a level."""
+    """Every product of a level is (parent, slot, 0 for the gate and 1 for the activation, weight (D, D))."""
     for (parent, slot), weight in zip(level.edges, weights, strict=True):
         for which, half in enumerate(weight.chunk(2, 1)):
             yield parent, slot, which, half
@@ -137,7 +137,7 @@ def _activate(activation: Activation, x: Tensor) -> None:
 
 
 def _before(activation: Activation, grad: Tensor, active: Tensor) -> None:
-    """The gradient before an activation, in the place of its value."""
+    """The gradient before an activation takes the place of its value."""
     if activation == "tanh":
         _aten.tanh_backward.grad_input(grad, active, grad_input=active)
     elif activation == "sigmoid":

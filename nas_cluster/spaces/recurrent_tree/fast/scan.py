@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_cluster.spaces.recurrent_tree.factors import Factors
-from nas_cluster.spaces.recurrent_tree.layout import Layout, Run
+from nas_cluster.spaces.recurrent_tree.fast.factors import Factors
+from nas_cluster.spaces.recurrent_tree.fast.layout import Layout, Run
 
 __all__ = ["scan"]
 
 _LONG = 2048
-"""Elements from which three cheap operations are faster than one tanh."""
+"""From so many elements on three cheap operations are faster than one tanh."""
 
 
 def _relu(x: Tensor, *, out: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def _relu(x: Tensor, *, out: Tensor) -> Tensor:
 
 
 def _long_tanh(x: Tensor, *, out: Tensor, minus_one: Tensor) -> None:
-    """2 sigmoid(2x) - 1: on a CPU twice as fast as torch's when x is long, and within 2e-7 of it in float32."""
+    """2 sigmoid(2x) - 1 is tanh: on a CPU it is twice as fast as torch's when x is long, and within 2e-7 in float32."""
     torch.add(x, x, out=out)
     torch.sigmoid(out, out=out)
     torch.add(minus_one, out, alpha=2, out=out)
@@ -62,7 +62,8 @@ def scan(
     hidden_weight_HL: Tensor,
     mask_BH: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states (T, B, H) and the last c (B, H). The weights' columns are leaves in the layout's order.
+    """A window gives the hidden states (T, B, H) and the last c (B, H). The weights' columns are leaves in the layout's
+    order.
 
     mask_BH multiplies the hidden state that every step reads. Gradients reach everything but the mask, once: the
     backward pass is not differentiable itself.
@@ -137,7 +138,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _project(x_TBI: Tensor, weight_IL: Tensor, leaf_TBL: Tensor, input_TBM: Tensor) -> None:
-    """x's part of every leaf: into `leaf` where it is added to h's, into `input` where not."""
+    """x's part of every leaf goes into `leaf` where it is added to h's, into `input` where not."""
     x_NI = x_TBI.reshape(-1, x_TBI.shape[2])
     leaf_NL, input_NM = leaf_TBL.view(len(x_NI), -1), input_TBM.view(len(x_NI), -1)
     added = leaf_NL.shape[1] - input_NM.shape[1]
@@ -157,7 +158,7 @@ def _climb(
     weight_HL: Tensor,
     mask_BH: Tensor | None,
 ) -> None:
-    """All steps in order, in place: `leaf` holds x's part before and h's as well after."""
+    """All steps are computed in order and in place: `leaf` holds x's part before and h's as well after."""
     read = (c_BH, *_written(layout, buffers).unbind(0)[:-1])
 
     @cache
@@ -186,7 +187,7 @@ def _climb(
 
 
 def _views(layout: Layout, leaf_TBL: Tensor, input_TBM: Tensor, node_TSBH: Tensor) -> dict[str, Tensor]:
-    """The buffers by name, each (T, slots, B, H)."""
+    """The buffers by their names, each seen as (T, slots, B, H)."""
     steps, batch, _ = leaf_TBL.shape
     units = leaf_TBL.shape[2] // len(layout.leaves)
 
@@ -197,11 +198,11 @@ def _views(layout: Layout, leaf_TBL: Tensor, input_TBM: Tensor, node_TSBH: Tenso
 
 
 def _whole(buffers: dict[str, Tensor], run: Run) -> Tensor:
-    """A run at all steps: (T, B, H), or (T, count, B, H) of more than one slot."""
+    """A run as it is at all steps: (T, B, H), or (T, count, B, H) of more than one slot."""
     buffer = buffers[run.buffer]
     return buffer[:, run.start] if run.count == 1 else buffer[:, run.start : run.last + 1 : run.step]
 
 
 def _written(layout: Layout, buffers: dict[str, Tensor]) -> Tensor:
-    """c_t at all steps (T, B, H)."""
+    """c_t as it was written at all steps (T, B, H)."""
     return _whole(buffers, layout.pre[layout.architecture.cell_from])

@@ -17,14 +17,14 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Literal
 
-from nas_cluster.spaces.recurrent_tree.space import TreeArchitecture
+from nas_cluster.spaces.recurrent_tree.architecture import TreeArchitecture
 
 __all__ = ["MEMORY", "Instruction", "Layout", "Run", "layout_of", "merge"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Slots of a buffer in even steps. `memory` is not a buffer: it stands for c_{t-1}."""
+    """Slots of a buffer that follow each other in even steps. `memory` is not a buffer: it stands for c_{t-1}."""
 
     buffer: Literal["leaf", "input", "node", "memory"]
     start: int
@@ -33,11 +33,11 @@ class Run:
 
     @property
     def last(self) -> int:
-        """The last slot."""
+        """The slot with which the run ends."""
         return self.start + (self.count - 1) * self.step
 
     def join(self, other: Run) -> Run | None:
-        """The run of both when the one slot of `other` goes on where this run ends."""
+        """The run of both, if the one slot of `other` goes on where this run ends."""
         step = other.start - self.last
         if self.buffer != other.buffer or step <= 0 or (self.count > 1 and step != self.step):
             return None
@@ -49,7 +49,7 @@ MEMORY = Run("memory", 0)
 
 @dataclass(frozen=True)
 class Instruction:
-    """`out = function(inputs)`, elementwise over runs of equal length."""
+    """A step computes `out = function(inputs)`, elementwise over runs of equal length."""
 
     function: str
     out: Run
@@ -70,10 +70,17 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Layout:
-    """`leaves[i]` is the leaf at position i; the first `added` have combination `add`. `slots`: of the buffer `node`.
+    """Where a cell's values lie. `leaves[i]` is the leaf at position i; the first `added` have combination `add`; the
+    buffer `node` has so many `slots`.
 
     `pre`, `out`: a node's value before and after its activation (the same slot where only the second is needed).
-    `inject_pre`, `inject_out`: the same of the cell inject.
+    `inject_pre`, `inject_out`: the same of the cell inject. Figure 5's cell, whose leaf 0 adds:
+
+        >>> layout = layout_of(TreeArchitecture.from_rows(FIGURE_5))
+        >>> layout.leaves, layout.added, layout.slots
+        ((0, 1), 1, 4)
+        >>> [step.function for step in layout.instructions]
+        ['elem_mult', 'relu', 'tanh', 'add', 'relu', 'elem_mult', 'sigmoid']
     """
 
     architecture: TreeArchitecture
@@ -87,12 +94,12 @@ class Layout:
     inject_out: Run
 
     def value(self, node: int) -> Run:
-        """What the readers of `node` get."""
+        """The slot from which the readers of `node` take its value."""
         return self.inject_out if node == self.architecture.cell_into else self.out[node]
 
 
 def layout_of(architecture: TreeArchitecture) -> Layout:
-    """The layout of a cell."""
+    """The layout that a cell gets."""
     nodes = architecture.nodes
     leaves = _leaf_order(architecture)
     added = sum(nodes[leaf].combination == "add" for leaf in leaves)
@@ -103,7 +110,7 @@ def layout_of(architecture: TreeArchitecture) -> Layout:
     inject = [MEMORY, MEMORY]
 
     def activate(activation: str, before: Run, *, keep: bool) -> tuple[Run, list[Instruction]]:
-        """Where the activated value goes: over the one before it, unless that is still needed."""
+        """The activated value takes the place of the one before it, unless that is still needed."""
         if activation == "identity":
             return before, []
         after = Run("node", next(free)) if keep or activation == "sin" else before
@@ -152,8 +159,8 @@ def layout_of(architecture: TreeArchitecture) -> Layout:
 
 
 def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
-    """`add` first; equal leaves together; among these, those below the node that writes c_t, and those whose parents do
-    the same."""
+    """Leaves that add come first and equal leaves stand together; among these, those below the node that writes c_t,
+    and those whose parents do the same."""
     base, written = architecture.base, architecture.cell_from
 
     def below_written(node: int) -> bool:
@@ -168,8 +175,8 @@ def _leaf_order(architecture: TreeArchitecture) -> tuple[int, ...]:
 
 
 def _inner_order(architecture: TreeArchitecture, level: range, first_slot: Callable[[int], int]) -> tuple[int, ...]:
-    """Equal nodes together, in the order of their children's slots; activations that two combinations share at the
-    border between them."""
+    """Equal nodes stand together, in the order of their children's slots; activations that two combinations share stand
+    at the border between them."""
 
     def place(number: int) -> tuple[object, ...]:
         node = architecture.nodes[number]
@@ -182,7 +189,7 @@ def _inner_order(architecture: TreeArchitecture, level: range, first_slot: Calla
 
 
 def merge(instructions: Iterable[Instruction]) -> Iterator[Instruction]:
-    """Independent instructions, as few as joining neighbours makes them."""
+    """Independent instructions become as few as joining neighbours makes them."""
     current: Instruction | None = None
     for instruction in sorted(instructions, key=lambda i: (i.function, i.out.buffer, i.out.start)):
         joined = current.join(instruction) if current else None

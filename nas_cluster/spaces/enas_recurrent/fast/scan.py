@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_cluster.spaces.enas_recurrent.levels import Climb, Descend
-from nas_cluster.spaces.enas_recurrent.plan import Plan
+from nas_cluster.spaces.enas_recurrent.fast.levels import Climb, Descend
+from nas_cluster.spaces.enas_recurrent.fast.plan import Plan
 
-__all__ = ["EPSILON", "Workspace", "scan"]
+__all__ = ["Workspace", "scan"]
 
-EPSILON = 1e-5
-"""Of the batch norm."""
+_EPSILON = 1e-5
+"""torch's default: what a batch norm adds to the variance."""
 
 _aten = torch.ops.aten
 
@@ -39,13 +39,13 @@ class Workspace:
         self._free: Tensor | None = None
 
     def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Uninitialised memory."""
+        """The memory is not initialised."""
         free, self._free = self._free, None
         fits = free is not None and free.shape == shape and free.dtype == like.dtype and free.device == like.device
         return free if fits and free is not None else like.new_empty(shape)
 
     def give(self, memory: Tensor) -> None:
-        """Nobody reads it any more."""
+        """Nobody reads this memory any more."""
         if memory.is_cpu:
             self._free = memory
 
@@ -61,8 +61,9 @@ def scan(
     norm: tuple[Tensor, Tensor] | None,
     edges_DG: Sequence[Tensor],
 ) -> Tensor:
-    """Hidden states (T, B, D). edges: the weights of slots 1, 2, ...; norm: scale and shift of a batch norm of the
-    mean, or None. mask multiplies the hidden state that every step reads. The gradient is not differentiable itself."""
+    """A window gives the hidden states (T, B, D). edges: the weights of slots 1, 2, ...; norm: scale and shift of a
+    batch norm of the mean, or None. mask multiplies the hidden state that every step reads. The gradient is not
+    differentiable itself."""
     scale_D, shift_D = norm if norm is not None else (None, None)
     result: Tensor = _Scan.apply(
         torch.is_grad_enabled(), workspace, plan, x_TBI, h_BD, mask_BD, input_IG, hidden_DG, scale_D, shift_D, *edges_DG
@@ -114,7 +115,9 @@ class _Scan(torch.autograd.Function):
                 first_BD = first_BD + other_BD
             torch.mul(first_BD, 1 / plan.count, out=means[t])
             if scale_D is not None:
-                normalised, *found = torch.native_batch_norm(means[t], scale_D, shift_D, None, None, True, 0.0, EPSILON)
+                normalised, *found = torch.native_batch_norm(
+                    means[t], scale_D, shift_D, None, None, True, 0.0, _EPSILON
+                )
                 outs[t].copy_(normalised)
                 statistics.append(found)
             h_BD = outs[t]
@@ -157,7 +160,7 @@ class _Scan(torch.autograd.Function):
                     None,
                     *ctx.statistics[t],
                     True,
-                    EPSILON,
+                    _EPSILON,
                     [True] * 3,
                 )
                 dscale_D, dshift_D = (one, other) if dscale_D is None else (dscale_D + one, dshift_D + other)
@@ -187,12 +190,12 @@ class _Scan(torch.autograd.Function):
 
 
 def _summed(values: Tensor) -> Tensor:
-    """Over the first dimension."""
+    """The sum over the first dimension."""
     return values[0] if len(values) == 1 else values.sum(0)
 
 
 def _shares(plan: Plan, like: Tensor) -> Tensor:
-    """Per slot the share that its value has in the mean (S, 1, 1)."""
+    """The share that the value of each slot has in the mean (S, 1, 1)."""
     shares_S11 = like.new_zeros(len(plan.order), 1, 1)
     for slots in plan.averaged:
         shares_S11[slots.start : slots.stop].fill_(1 / plan.count)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nas_cluster.spaces.recurrent_tree.layout import MEMORY, Layout, Run
+from nas_cluster.spaces.recurrent_tree.fast.layout import MEMORY, Layout, Run
 
 __all__ = ["Factors"]
 
@@ -20,15 +20,24 @@ _aten = torch.ops.aten
 
 
 class Factors:
-    """`descend` turns the factors of the leaves, in place, into the gradients of their products with h and x."""
+    """The factors of a window. `descend` turns those of the leaves, in place, into the gradients of their products with
+    h and x.
+
+    In Figure 5's cell leaf 1 writes c_t, so its factor begins there; that of leaf 0 comes down from the root:
+
+        >>> layout = layout_of(TreeArchitecture.from_rows(FIGURE_5))
+        >>> factors = Factors(layout, values=lambda run: torch.full((1, 1, 1), 0.5))
+        >>> factors.leaf_TBL.tolist()  # 0.5 (1 - 0.5) 0.5 (1 - 0.5²), and 0.5 for the product with x
+        [[[0.09375, 0.5]]]
+    """
 
     leaf_TBL: Tensor
-    """Of the products with h, and of those with x where the leaf adds."""
+    """They belong to the products with h, and to those with x where the leaf adds."""
     input_TBM: Tensor
-    """Of the products with x of the leaves that do not add."""
+    """They belong to the products with x of the leaves that do not add."""
 
     def __init__(self, layout: Layout, values: Callable[[Run], Tensor]) -> None:
-        """values: a run of one slot to its values (T, B, H) in the forward pass, c_{t-1} included."""
+        """`values` gives what a run of one slot held in the forward pass (T, B, H), c_{t-1} included."""
         self._layout = layout
         self._architecture = layout.architecture
         self._values = values
@@ -44,7 +53,7 @@ class Factors:
         self._visit(self._architecture.root, self._one_TBH, below=False)
 
     def _visit(self, node: int, factor: Tensor, *, below: bool) -> None:
-        """factor: of the value that the node's reader gets, after the inject."""
+        """`factor` belongs to the value that the node's reader gets, after the inject."""
         layout, cell = self._layout, self._architecture
         if node == cell.cell_into:
             inject = cell.inject
@@ -74,7 +83,7 @@ class Factors:
             self._part(combination, factor, x_part, h_part, into=self._input_TBPH[:, :, x_part.start])
 
     def _before(self, activation: str, factor: Tensor, pre: Run, out: Run, into: Tensor | None = None) -> Tensor:
-        """The factor before an activation."""
+        """The factor before an activation, which is the one after it times the slope."""
         if activation == "identity":
             return factor if into is None else into.copy_(factor)
         into = torch.empty_like(self._written_TBH) if into is None else into
@@ -89,7 +98,7 @@ class Factors:
         return into
 
     def _part(self, combination: str, factor: Tensor, mine: Run, other: Run, into: Tensor | None = None) -> Tensor:
-        """The factor of `mine`, one of two values that are combined. Of equal values each has half of a maximum's
+        """The factor of `mine`, one of two values that are combined. Of equal values each gets half of a maximum's
         gradient, as in torch."""
         if combination == "elem_mult":
             return torch.mul(factor, self._values(other), out=into)
@@ -101,7 +110,7 @@ class Factors:
     def descend(
         self, dh_TBH: Tensor, dc_BH: Tensor | None, weight_HL: Tensor, mask_BH: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """All steps from the last to the first; weight_HL: the hidden weights.
+        """The gradient goes through all steps from the last to the first; weight_HL: the hidden weights.
 
         Returns the gradients of the first h and c (B, H).
         """
@@ -138,7 +147,8 @@ class Factors:
         return (dh_BH if mask_BH is None else dh_BH * mask_BH), dc_BH
 
     def _runs(self) -> list[tuple[int, int, bool]]:
-        """Neighbouring leaves with the same carry: first position, one after the last, whether it is the lower one."""
+        """Neighbouring leaves that have the same carry: first position, one after the last, whether it is the lower
+        one."""
         runs: list[tuple[int, int, bool]] = []
         for position, below in enumerate(self._below_written):
             if runs and runs[-1][2] == below:

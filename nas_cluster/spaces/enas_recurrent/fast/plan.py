@@ -35,7 +35,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Level:
-    """Slots `start` to `stop` (not included), whose families' parents are in the level above."""
+    """Slots `start` to `stop` (not included) are computed at once: their families' parents are in the level above."""
 
     start: int
     stop: int
@@ -44,15 +44,21 @@ class Level:
 
     @property
     def edges(self) -> list[tuple[int, int]]:
-        """(parent, slot) of every slot."""
+        """The pair (parent, slot) of every slot."""
         return [(family.parent, slot) for family in self.families for slot in range(family.start, family.stop)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """order: slots to nodes. first_level: the first slot alone; its parent 0 stands for h_{t-1}. levels: the others.
+    """How a cell lies in memory. order: slots to nodes. first_level: the first slot alone; its parent 0 stands for
+    h_{t-1}. levels: the others. averaged: the slots whose mean is h_t, as ranges; count: how many they are.
 
-    averaged: slots whose mean is h_t, as ranges, and their number.
+    Node 0 is read by 1 and 3, and the loose ends 2 and 3 are averaged:
+
+        >>> cell = RecurrentArchitecture.of("tanh", [(0, "relu"), (1, "relu"), (0, "tanh")])
+        >>> plan = plan_of(cell)
+        >>> plan.order, plan.parents, plan.averaged, plan.count
+        ((0, 3, 1, 2), [0, 0, 2], (range(1, 2), range(3, 4)), 2)
     """
 
     order: tuple[int, ...]
@@ -63,12 +69,12 @@ class Plan:
 
     @property
     def parents(self) -> list[int]:
-        """Per slot but the first the slot it reads."""
+        """The slot that each slot reads, the first one left out."""
         return [parent for level in self.levels for parent, _ in level.edges]
 
 
 def plan_of(architecture: RecurrentArchitecture) -> Plan:
-    """The plan of a cell."""
+    """The plan that a cell gets: level by level from the first node."""
     nodes = architecture.nodes
     readers = [architecture.children(number) for number in range(len(nodes))]
     order, levels, start = [0], [], 0
@@ -106,7 +112,7 @@ def _runs(activations: Sequence[Activation], start: int) -> tuple[Run, ...]:
 
 
 def _ranges(slots: Iterable[int]) -> tuple[range, ...]:
-    """Ascending numbers as ranges."""
+    """The ranges that ascending numbers make up."""
     ranges: list[range] = []
     for slot in slots:
         if ranges and ranges[-1].stop == slot:
