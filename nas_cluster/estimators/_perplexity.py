@@ -15,7 +15,7 @@ __all__ = ["PerplexityReward"]
 class PerplexityReward(Options):
     """Settings of the reward of a perplexity."""
 
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
     metric_name: ClassVar[str] = "perplexity"
 
     reward: Literal["inverse_square_perplexity", "inverse_perplexity"] = "inverse_square_perplexity"

@@ -220,7 +220,7 @@ def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared:
             settings = stage.estimator_with({**candidate.chosen, **point}, job.estimator).model_dump(mode="json")
             about = {
                 "estimator": settings,
-                "dataset": job.dataset.model_dump(mode="json"),
+                "dataset": None if job.dataset is None else job.dataset.model_dump(mode="json"),
                 "scale": stage.scale,
                 "test": stage.test,
                 "point": point,

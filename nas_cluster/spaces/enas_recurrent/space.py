@@ -56,7 +56,7 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     """Per node but the first an earlier node, and per node an activation."""
 
     architecture_type: ClassVar[type[Architecture]] = RecurrentArchitecture
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
     shares_weights: ClassVar[bool] = True
 
     preset: Literal["paper", "release"] = "paper"

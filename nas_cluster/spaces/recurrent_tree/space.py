@@ -112,7 +112,7 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
     """Per node a combination and an activation, the same for the cell inject, then the two cell indices."""
 
     architecture_type: ClassVar[type[Architecture]] = TreeArchitecture
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
 
     base: Annotated[int, AfterValidator(_power_of_two)] = 8
     """Number of leaves: 2, 4, 8, ..."""
