@@ -24,7 +24,6 @@ from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
-from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import (
     CONFIG,
@@ -162,8 +161,10 @@ def prepare(config: JobConfig) -> Path:
     Raises DataError (dataset), ConfigError (space and dataset do not fit; the directory holds another job).
     """
     for job in (config, *(config.for_stage(stage) for stage in config.stages)):
-        if job.estimator.uses_data:  # a dataset that only the last stage needs is missed now, not in a week
-            job.space.check(job.estimator.child_task(resident(job.dataset).task))
+        data = job.arrays()  # a dataset that only the last stage needs is missed now, not in a week
+        task = job.estimator.child_task(None if data is None else data.task)
+        if task is not None:
+            job.space.check(task)
     directory = run_directory(config.storage_path, config.name)
     if is_remote(config.storage_path):
         Mirror(config.storage_path, config.name).pull(directory)

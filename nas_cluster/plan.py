@@ -12,7 +12,6 @@ from nas_cluster.cluster.learners.partition import Layout, shard_slices
 from nas_cluster.config import JobConfig
 from nas_cluster.core.seeds import derive
 from nas_cluster.core.task import Task
-from nas_cluster.datasets import Arrays, resident
 
 __all__ = ["make_plan"]
 
@@ -60,11 +59,11 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
         },
         "budget": {name: value for name, value in budget.model_dump().items() if value is not None},
     }
-    task = None
-    if config.estimator.uses_data:
-        data = resident(config.dataset)
-        task = config.estimator.child_task(data.task)
+    data = config.arrays()
+    task = config.estimator.child_task(None if data is None else data.task)
+    if task is not None:
         config.space.check(task)
+    if data is not None and config.dataset is not None:
         plan["dataset"] = {
             "kind": config.dataset.kind,
             "task": str(data.task),
@@ -72,7 +71,7 @@ def make_plan(config: JobConfig) -> dict[str, Any]:
         }
     children = _first_children(config, layout.flatten(weights), task)
     if task is not None:
-        plan["cost"] = _cost(config, children, data)
+        plan["cost"] = _cost(config, children, config.estimator.forward_passes(data))
     plan["first_children"] = children
     return plan
 
@@ -93,9 +92,8 @@ def _first_children(config: JobConfig, weights: np.ndarray[Any, Any], task: Task
     return children
 
 
-def _cost(config: JobConfig, children: list[dict[str, Any]], data: Arrays) -> dict[str, Any]:
+def _cost(config: JobConfig, children: list[dict[str, Any]], passes: float) -> dict[str, Any]:
     """Operations per child and in all; hours only for CPUs, whose rate differs less than that of GPUs."""
-    passes = config.estimator.forward_passes(data)
     flops = [child["forward_flops"] * passes for child in children]
     per_child = sum(flops) / len(flops)
     cost: dict[str, Any] = {"operations_per_child": float(per_child)}

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from nas_cluster.architectures import Chosen
 from nas_cluster.core.errors import ConfigError
-from nas_cluster.core.task import ImageTask, LanguageTask, Task
+from nas_cluster.core.task import Task
 
-__all__ = ["describe", "parse_task"]
-
-_IMAGES, _TEXT = ImageTask(32, 32, 3, 10), LanguageTask(10_000)
+__all__ = ["describe"]
 
 
 def describe(chosen: Chosen, task_text: str | None = None) -> dict[str, Any]:
-    """Plain data: summary, canonical key, size for a task (CIFAR-10's or Penn Treebank's, when none is given)."""
+    """Plain data: summary, canonical key, size for a task (CIFAR-10's or Penn Treebank's, when none is given).
+
+    Raises ConfigError when `task_text` is no task that the space understands.
+    """
     space = chosen.space.at(chosen.stage)
-    default: Task = _TEXT if space.task_type is LanguageTask else _IMAGES
-    task = default if task_text is None else parse_task(task_text, default)
-    parameters, flops = space.size_of(chosen.architecture, task)
+    task = _usual_task(space.understands) if task_text is None else _task_named(task_text, space.understands)
+    parameters, flops = (None, None) if task is None else space.size_of(chosen.architecture, task)
     return {
         "architecture": chosen.source,
         "space": space.kind,
         "summary": space.summary(chosen.architecture),
         "key": space.key(chosen.architecture),
-        "task": str(task),
+        "task": None if task is None else str(task),
         "parameters": parameters,
-        "multiply_accumulates": flops // 2,
+        "multiply_accumulates": None if flops is None else flops // 2,
     }
 
 
-def parse_task(text: str, like: Task) -> Task:
-    """A task as `show` takes it: 32x32x3/10 for images, 10000 for text. Raises ConfigError."""
-    if isinstance(like, LanguageTask):
-        if text.isdigit() and int(text) > 1:
-            return LanguageTask(int(text))
-        raise ConfigError(f"--task {text!r}: this space is for text; write the size of a vocabulary, 10000")
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)/([1-9]\d*)", text)
-    if found is None:
-        raise ConfigError(f"--task {text!r}: this space is for images; write HEIGHTxWIDTHxCHANNELS/CLASSES, 32x32x3/10")
-    height, width, channels, classes = map(int, found.groups())
-    return ImageTask(height, width, channels, classes)
+def _usual_task(kinds: tuple[type[Task], ...]) -> Task | None:
+    return next((task for kind in kinds if (task := kind.usual()) is not None), None)
+
+
+def _task_named(text: str, kinds: tuple[type[Task], ...]) -> Task:
+    """The task that the first kind which can read it makes of the text."""
+    mistakes = []
+    for kind in kinds:
+        try:
+            return kind.parse(text)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    raise ConfigError("\n".join(mistakes))

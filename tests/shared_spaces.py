@@ -36,7 +36,7 @@ class PickImages(SearchSpace[Picked]):
 class PickText(PickImages):
     """Text: one of three recurrent layers, embedding and decoder shared."""
 
-    task_type = LanguageTask
+    understands = (LanguageTask,)
 
     def build_child(self, architecture, task):
         return text_network(task, [architecture.operation])

@@ -13,7 +13,7 @@ class Sizes(Architecture):
 
 class TextSpace(SearchSpace[Sizes]):
     architecture_type = Sizes
-    task_type = LanguageTask
+    understands = (LanguageTask,)
 
     def decisions(self):
         return DecisionSpec([Decision("hidden_size", "choice", len(SIZES), "hidden_size")])

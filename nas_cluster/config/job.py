@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
+from nas_cluster.config.matching import mismatched_tasks
 from nas_cluster.config.rewards import Objectives, RewardSection, move_old_rewards, wrong_reward
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
 from nas_cluster.config.stage import Correlate, Stage
@@ -20,14 +21,13 @@ from nas_cluster.core.component import Component, Options, build_component, comp
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.core.reward import Judged, Objective, Reward, judge
-from nas_cluster.core.task import ImageTask, LanguageTask
-from nas_cluster.datasets import Dataset
+from nas_cluster.datasets import Arrays, Dataset, resident
 from nas_cluster.estimators import Estimator
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.layout import check_run_name
 from nas_cluster.strategies import Strategy
 
-__all__ = ["JobConfig"]
+__all__ = ["ABSENT", "JobConfig"]
 
 _COMPONENTS: dict[str, type[Component]] = {
     "dataset": Dataset,
@@ -40,8 +40,8 @@ _COMPONENTS: dict[str, type[Component]] = {
 _RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize", "correlate")
 """Sections a continued run may change; everything else would make it another search."""
 
-
-_TASK_WORDS: dict[type, str] = {ImageTask: "images", LanguageTask: "text"}
+ABSENT: dict[str, tuple[str | None, ...]] = {"dataset": ("none", None), "retrain": (None,)}
+"""Sections that may be left out on purpose, and what says so."""
 
 
 class JobConfig(Options):
@@ -50,7 +50,8 @@ class JobConfig(Options):
     name: str
     seed: int = Field(0, ge=0)
     mode: Literal["synchronous", "asynchronous"] = "asynchronous"
-    dataset: Annotated[Dataset, *component_field(Dataset, "dataset")] = "digits"  # type: ignore[assignment]
+    dataset: Annotated[Dataset | None, *component_field(Dataset, "dataset", optional=True)] = "digits"  # type: ignore[assignment]
+    """`none` (in a journal null): the estimator needs no data, or brings its own."""
     space: Annotated[SearchSpace[Any], *component_field(SearchSpace, "space")]
     strategy: Annotated[Strategy, *component_field(Strategy, "strategy")]
     estimator: Annotated[Estimator, *component_field(Estimator, "estimator")]
@@ -82,6 +83,11 @@ class JobConfig(Options):
         except ConfigError as error:
             raise ValueError(str(error)) from error
 
+    @field_validator("dataset", "retrain", mode="before")
+    @classmethod
+    def _may_be_absent(cls, value: Any, info: ValidationInfo) -> Any:
+        return None if value in ABSENT[str(info.field_name)] else value
+
     @field_validator("storage_path")
     @classmethod
     def _holds_no_secret(cls, value: str) -> str:
@@ -109,7 +115,7 @@ class JobConfig(Options):
         sections, mistakes = move_old_rewards(data)
         broken: set[str] = set()
         for name, base in _COMPONENTS.items():
-            if name not in sections or (name == "retrain" and sections[name] is None):
+            if name not in sections or sections[name] in ABSENT.get(name, ()):
                 continue
             try:
                 sections[name] = build_component(base, sections[name], where=name)
@@ -151,25 +157,12 @@ class JobConfig(Options):
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
             )
         found += wrong_reward(self.estimator, self.objective, self.reward_rule)
-        found += self._mismatched_tasks({"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
+        found += mismatched_tasks(self.space, {"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
         found += [line for number, stage in enumerate(self.finalize) for line in self._wrong_in_stage(number, stage)]
         found += self._wrong_in_correlate()
         for check in (self.estimator.check, self.strategy.check):
             found += check(self.space)
         return found
-
-    def _mismatched_tasks(self, estimators: Mapping[str, Estimator | None], dataset: Dataset) -> list[str]:
-        """Dataset, space and the estimators that read data must be for the same kind of task."""
-        parts: dict[str, SearchSpace[Any] | Estimator] = {}
-        for section, estimator in estimators.items():
-            if estimator is not None and estimator.uses_data:
-                parts |= {"space": self.space, section: estimator}
-        return [
-            f"{section}: {part.kind!r} is for {_TASK_WORDS[part.task_type]}, "
-            f"dataset {dataset.kind!r} is {_TASK_WORDS[dataset.task_type]}"
-            for section, part in parts.items()
-            if part.task_type is not dataset.task_type
-        ]
 
     def _wrong_in_stage(self, number: int, stage: Stage) -> list[str]:
         """What makes no sense in one stage of `finalize`."""
@@ -205,7 +198,7 @@ class JobConfig(Options):
         job = self.for_stage(stage)
         for point in stage.combinations():
             stage.estimator_with(point, job.estimator)
-        mismatched = self._mismatched_tasks({"estimator": job.estimator}, job.dataset)
+        mismatched = mismatched_tasks(job.space, {"estimator": job.estimator}, job.dataset)
         if mismatched:
             raise ConfigError("\n".join(mismatched))
 
@@ -244,6 +237,10 @@ class JobConfig(Options):
     def judge(self, evaluation: Evaluation) -> Judged:
         """What an evaluation is worth: its metric that counts, and its reward."""
         return judge(evaluation, self.objective, self.reward_rule)
+
+    def arrays(self) -> Arrays | None:
+        """The dataset's arrays, None where the estimator uses none. Raises DataError."""
+        return resident(self.dataset) if self.estimator.uses_data and self.dataset is not None else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back."""

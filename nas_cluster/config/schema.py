@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas_cluster.config.job import JobConfig
+from nas_cluster.config.job import ABSENT, JobConfig
 from nas_cluster.core.component import Component, find_component, known_kinds
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
@@ -28,7 +28,7 @@ def job_schema() -> dict[str, Any]:
     for section, base in bases.items():
         options = [_kind_schema(base, kind, definitions) for kind in known_kinds(base)]
         foreign = {"type": "object", "properties": {"kind": {"pattern": ":"}}, "required": ["kind"]}
-        names = {"enum": known_kinds(base)}
+        names = {"enum": [*known_kinds(base), *ABSENT.get(section, ())]}
         schema["properties"][section] = {"anyOf": [*options, foreign, names]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "nas_cluster job"

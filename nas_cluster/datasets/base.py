@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,9 +42,9 @@ class Arrays(ABC):
 
     def parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, everything else) by field: `type(self)(**arrays, **rest)` is this object again."""
-        fields = vars(self)
-        arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
-        return arrays, {name: value for name, value in fields.items() if name not in arrays}
+        values = {field.name: vars(self)[field.name] for field in fields(self) if field.init}  # type: ignore[arg-type]
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return arrays, {name: value for name, value in values.items() if name not in arrays}
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class Dataset(Component, ABC):
     package: ClassVar[str] = "nas_cluster.datasets"
     word: ClassVar[str] = "dataset"
     task_type: ClassVar[type[Task]] = ImageTask
+    """The kind of its task, known before anything is loaded: a space or an estimator for another is refused."""
     arrays_type: ClassVar[type[Arrays]] = ImageArrays
     """What `load` gives; its task is of `task_type`."""
 

@@ -14,7 +14,7 @@ __all__ = ["PerplexityMetric"]
 class PerplexityMetric(Options):
     """What their metric is, and its reward: c / perplexity^2 (Zoph & Le 2017, section 4.2)."""
 
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
     metric_name: ClassVar[str] = "perplexity"
     metric_direction: ClassVar[Direction] = "min"
     default_reward: ClassVar[Reward] = Reward(kind="inverse_square")

@@ -11,7 +11,7 @@ from nas_cluster.core.evaluation import Child
 from nas_cluster.core.phases import PhaseOrder, PhaseSchedule
 from nas_cluster.core.seeds import derive
 from nas_cluster.core.task import ImageTask
-from nas_cluster.datasets import Arrays, ImageArrays, resident, train_validation_split
+from nas_cluster.datasets import Arrays, ImageArrays, train_validation_split
 from nas_cluster.estimators._sharing import Sharing
 from nas_cluster.estimators._warm_sharing import PhaseLoss, WarmSharing
 from nas_cluster.estimators.base import WorkerContext
@@ -61,8 +61,7 @@ class SharedImages(WarmSharing):
         from nas_cluster.training.images import ImageStore
         from nas_cluster.training.precision import choose_precision
 
-        data = resident(context.dataset)
-        assert isinstance(data, ImageArrays)
+        data = context.arrays(ImageArrays)
         training, validation = train_validation_split(
             data.y_train, settings.validation, context.seed, settings.training_images
         )

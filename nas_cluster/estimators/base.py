@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 from nas_cluster.core.component import Component
 from nas_cluster.core.evaluation import Child, Evaluation
 from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule
 from nas_cluster.core.reward import Direction, Objective, Reward
 from nas_cluster.core.task import ImageTask, Task
-from nas_cluster.datasets import Arrays, Dataset
+from nas_cluster.datasets import Arrays, Dataset, resident
 from nas_cluster.spaces import SearchSpace
 
 __all__ = ["AsyncEvaluator", "Estimator", "Evaluator", "SharedEvaluator", "WorkerContext"]
+
+
+D = TypeVar("D", bound=Arrays)
 
 
 @dataclass(frozen=True)
 class WorkerContext:
     """What a worker process knows for its whole life.
 
-    seed: of the run (the validation split is taken by it). device: "cpu" or "cuda". max_parameters: larger children are
-    refused before memory is touched. test: measure on the test set after training (retrain), never in a search.
+    dataset: the job's, or None where it has none. seed: of the run (the validation split is taken by it). device: "cpu"
+    or "cuda". max_parameters: larger children are refused before memory is touched. test: measure on the test set after
+    training (retrain), never in a search.
     """
 
     space: SearchSpace[Any]
-    dataset: Dataset
+    dataset: Dataset | None
     seed: int
     device: str = "cpu"
     max_parameters: int | None = None
     test: bool = False
+
+    def arrays(self, kind: type[D]) -> D:
+        """The dataset's arrays, which are of this kind where the estimator understands the dataset's task."""
+        assert self.dataset is not None, "a job without a dataset is refused unless its estimator uses none"
+        data = resident(self.dataset)
+        assert isinstance(data, kind), f"{type(data).__name__} are not {kind.__name__}"
+        return data
 
 
 class Evaluator(Protocol):
@@ -66,9 +77,10 @@ class Estimator(Component, ABC):
     package: ClassVar[str] = "nas_cluster.estimators"
     word: ClassVar[str] = "estimator"
     uses_data: ClassVar[bool] = True
-    """False when children never see the dataset, which then need not exist."""
-    task_type: ClassVar[type[Task]] = ImageTask
-    """What it can teach children; a config that pairs it with another dataset or space is refused."""
+    """False when children never see the job's dataset, which then need not exist: nothing is trained, or the estimator
+    brings data of its own (`child_task`). True: a job without a dataset is refused."""
+    understands: ClassVar[tuple[type[Task], ...]] = (ImageTask,)
+    """What it can teach children, subclasses included; a config that pairs it with another dataset is refused."""
     metric_name: ClassVar[str] = "accuracy"
     """Its own metric, which every successful evaluation has among its `metrics`, and which counts unless the job's
     `objectives` name another."""
@@ -104,13 +116,18 @@ class Estimator(Component, ABC):
         """When the workers train what children share; None: children share nothing. data: None without `uses_data`."""
         return None
 
-    def child_task(self, task: Any) -> Any:
-        """What children are built for when the dataset's task is `task` (images may be resized first)."""
-        return task
+    def child_task(self, task: Any) -> Task | None:
+        """The task children are built for when the dataset's is `task` (images may be resized first).
 
-    def forward_passes(self, data: Arrays) -> float:
+        task: None without `uses_data`. An estimator that brings data of its own then gives the task of those, without
+        loading them, for a config asks too; one whose children are never built gives None.
+        """
+        given: Task | None = task
+        return given
+
+    def forward_passes(self, data: Arrays | None) -> float:
         """Forward passes of one example (an image, a token) that scoring a child on `data` costs, for estimates.
 
-        Raises DataError when `data` cannot be trained on.
+        data: None without `uses_data`. Raises DataError when `data` cannot be trained on.
         """
         return 0.0

@@ -10,7 +10,7 @@ from nas_cluster.core.evaluation import Child
 from nas_cluster.core.phases import PhaseOrder, PhaseSchedule
 from nas_cluster.core.reward import Reward
 from nas_cluster.core.seeds import stream
-from nas_cluster.datasets import Arrays, TextArrays, resident
+from nas_cluster.datasets import Arrays, TextArrays
 from nas_cluster.estimators._perplexity import PerplexityMetric
 from nas_cluster.estimators._sharing import Sharing
 from nas_cluster.estimators._warm_sharing import PhaseLoss, WarmSharing
@@ -67,8 +67,7 @@ class _Shared(WarmSharing):
     def __init__(self, settings: SharedLanguageModel, context: WorkerContext) -> None:
         from nas_cluster.training.text import TextStore
 
-        data = resident(context.dataset)
-        assert isinstance(data, TextArrays)
+        data = context.arrays(TextArrays)
         self._data = data
         self._settings = settings
         self._device = context.device

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nas_cluster.core.evaluation import Child
 from nas_cluster.core.task import ImageTask
-from nas_cluster.datasets import Arrays, ImageArrays, resident, train_validation_split
+from nas_cluster.datasets import Arrays, ImageArrays, train_validation_split
 from nas_cluster.estimators._warm import WarmTrainer
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
 from nas_cluster.training.settings import TrainingSettings
@@ -34,8 +34,9 @@ class Train(TrainingSettings, Estimator):
         """The dataset's task at `input_size`."""
         return task if self.input_size is None else replace(task, height=self.input_size, width=self.input_size)
 
-    def forward_passes(self, data: Arrays) -> float:
+    def forward_passes(self, data: Arrays | None) -> float:
         """Forward passes of one image that a child costs; a backward pass counts as two."""
+        assert data is not None
         trained, held_out = self.split_sizes(data.training_examples)
         return self.epochs * (3 * trained + held_out)
 
@@ -55,8 +56,7 @@ class _Trainer(WarmTrainer):
         from nas_cluster.training.images import ImageStore
 
         torch.backends.cudnn.benchmark = context.device == "cuda"
-        data = resident(context.dataset)
-        assert isinstance(data, ImageArrays)
+        data = context.arrays(ImageArrays)
         training, validation = train_validation_split(
             data.y_train, settings.validation, context.seed, settings.training_images
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas_cluster.core.evaluation import Child
-from nas_cluster.datasets import Arrays, TextArrays, resident
+from nas_cluster.datasets import Arrays, TextArrays
 from nas_cluster.estimators._perplexity import PerplexityMetric
 from nas_cluster.estimators._warm import WarmTrainer
 from nas_cluster.estimators.base import Estimator, Evaluator, WorkerContext
@@ -27,7 +27,7 @@ class TrainLanguageModel(PerplexityMetric, LanguageSettings, Estimator):
         """Load the texts and start the device, once per worker. Raises DataError when the text is too short."""
         return _Trainer(self, context)
 
-    def forward_passes(self, data: Arrays) -> float:
+    def forward_passes(self, data: Arrays | None) -> float:
         """Forward passes of one token that a child costs; a backward pass counts as two."""
         assert isinstance(data, TextArrays)
         read = self.windows(len(data.train)) * self.batch_size * self.sequence_length
@@ -44,8 +44,7 @@ class _Trainer(WarmTrainer):
     def __init__(self, settings: TrainLanguageModel, context: WorkerContext) -> None:
         from nas_cluster.training.text import TextStore
 
-        data = resident(context.dataset)
-        assert isinstance(data, TextArrays)
+        data = context.arrays(TextArrays)
         self._settings = settings
         self._store = TextStore(data, settings, context.device)
         super().__init__(context, self._store.task)

@@ -85,9 +85,10 @@ def _asked(record: RunRecord) -> str:
     """The job in one sentence."""
     c = record.config
     t = c["topology"]
+    data = "" if c["dataset"] is None else f" on {c['dataset']['kind']}"
     return (
-        f"{c['strategy']['kind']} over {c['space']['kind']}, children scored by {c['estimator']['kind']} on "
-        f"{c['dataset']['kind']}; {t['parameter_shards']} parameter-server shards, "
+        f"{c['strategy']['kind']} over {c['space']['kind']}, children scored by {c['estimator']['kind']}{data}; "
+        f"{t['parameter_shards']} parameter-server shards, "
         f"{t['controller_replicas']} controller replicas, {t['children_per_replica']} children each, {c['mode']}"
     )
 

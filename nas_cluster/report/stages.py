@@ -44,7 +44,7 @@ def _line(group: Sequence[TrainingRow]) -> dict[str, Any]:
     return {
         "source": first.source,
         "rank": first.rank,
-        "dataset": settings["dataset"]["kind"],
+        "dataset": "-" if settings["dataset"] is None else settings["dataset"]["kind"],
         "settings": ", ".join(f"{key} {value}" for key, value in changed.items()),
         "epochs": "-" if epochs is None else f"{epochs}",
         "parameters": f"{scored[0].parameters:,}" if scored and scored[0].parameters is not None else "-",

@@ -14,7 +14,7 @@ from nas_cluster.core.component import Component, Options, validated
 from nas_cluster.core.decisions import DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.errors import ConfigError, nearest
-from nas_cluster.core.task import ImageTask, LanguageTask, Task
+from nas_cluster.core.task import ImageTask, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,8 +67,8 @@ class SearchSpace(Component, ABC, Generic[A]):
     package: ClassVar[str] = "nas_cluster.spaces"
     word: ClassVar[str] = "space"
     architecture_type: ClassVar[type[Architecture]]
-    task_type: ClassVar[type[Task]] = ImageTask
-    """What its children can learn; a config that gives them another dataset is refused."""
+    understands: ClassVar[tuple[type[Task], ...]] = (ImageTask,)
+    """What its children can learn, subclasses included; a config that gives them another task is refused."""
     shares_weights: ClassVar[bool] = False
     """Whether `build_shared` gives a network of which every child is a part."""
     generates_weights: ClassVar[bool] = False
@@ -94,7 +94,7 @@ class SearchSpace(Component, ABC, Generic[A]):
 
     @abstractmethod
     def build_child(self, architecture: A, task: Any) -> nn.Module:
-        """The child network, freshly initialised from torch's global generator. task: of this space's `task_type`.
+        """The child network, freshly initialised from torch's global generator. task: one that the space `understands`.
 
         Raises InvalidArchitecture when this architecture cannot work for this task (a map that shrinks to nothing).
         """
@@ -105,19 +105,15 @@ class SearchSpace(Component, ABC, Generic[A]):
         raise ConfigError(f"space {self.kind!r} has no network of shared weights")
 
     def size_of(self, architecture: A, task: Task) -> tuple[int, int]:
-        """(trainable parameters, floating-point operations of one image's or token's forward pass), counted on the meta
+        """(trainable parameters, floating-point operations of one example's forward pass), counted on the meta
         device: no memory is touched. A multiplication with its addition counts as two. Raises InvalidArchitecture."""
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
         with torch.device("meta"):
-            model: Any = self.build_child(architecture, task).eval()
+            model = self.build_child(architecture, task).eval()
             with FlopCounterMode(display=False) as counter:
-                if isinstance(task, LanguageTask):
-                    features_TBE, _ = model(torch.zeros(1, 1, dtype=torch.int64), model.initial_state(1))
-                    model.decoder(features_TBE)
-                else:
-                    model(torch.empty(1, task.channels, task.height, task.width))
+                task.run_example(model)
         return sum(p.numel() for p in model.parameters() if p.requires_grad), counter.get_total_flops()
 
     def parse(self, data: Mapping[str, Any]) -> A:

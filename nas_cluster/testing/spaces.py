@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_cluster.core.errors import InvalidArchitecture
-from nas_cluster.core.task import ImageTask, LanguageTask, Task
+from nas_cluster.core.task import Task
 from nas_cluster.spaces import SearchSpace
+from nas_cluster.testing.outputs import checked_outputs, training_outputs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["check_shared", "check_space"]
-
-_TASKS: dict[type[Task], tuple[Task, ...]] = {
-    ImageTask: (ImageTask(8, 8, 1, 10), ImageTask(17, 23, 3, 4), ImageTask(32, 32, 3, 10)),
-    LanguageTask: (LanguageTask(2), LanguageTask(50)),
-}
 
 
 def check_space(
@@ -28,9 +25,9 @@ def check_space(
 ) -> None:
     """Decisions, round trips, keys, mutation, children: for `samples` random architectures; shared weights for three.
 
-    tasks: what children are built for; by default some of the space's `task_type`.
+    tasks: what children are built for; by default the examples of every kind that the space `understands`.
     """
-    tasks = _TASKS[space.task_type] if tasks is None else tasks
+    tasks = _examples(space) if tasks is None else tasks
     rng = np.random.default_rng(0)
     spec = space.decisions()
     again = type(space).model_validate(space.model_dump(mode="json"))
@@ -54,6 +51,12 @@ def check_space(
         check_shared(space, tasks[0], samples=3)
     for wrong in (spec.random(rng)[:-1], (-1,) * len(spec), tuple(d.cardinality for d in spec)):
         _refuses(space, wrong)
+
+
+def _examples(space: SearchSpace[Any]) -> tuple[Task, ...]:
+    tasks = tuple(task for kind in space.understands for task in kind.examples())
+    assert tasks, "say with `tasks` what children are built for: the space's tasks have no `examples`"
+    return tasks
 
 
 def _check_round_trips(space: SearchSpace[Any], tokens: tuple[int, ...], architecture: Any) -> None:
@@ -84,53 +87,16 @@ def _check_child(space: SearchSpace[Any], architecture: Any, task: Task) -> None
         assert torch.equal(a, b), "equal seeds must build equal children"
         assert a.shape == c.shape
         assert c.is_meta, "on the meta device a child must not touch memory"
-    logits = _image_logits(child, task) if isinstance(task, ImageTask) else _language_logits(child, shape, task)
-    assert bool(torch.isfinite(logits).all()), "a fresh child must give finite logits"
-    logits.square().sum().backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        shapes = [part.shape for part in task.run_example(child.eval(), batch=2)]
+    with torch.device("meta"):
+        counted = [part.shape for part in task.run_example(shape.eval(), batch=2)]
+    assert counted == shapes, "a child must run on the meta device: its cost is counted there"
+    outputs = checked_outputs(task, child.train())
+    assert all(bool(torch.isfinite(part).all()) for part in outputs), "a fresh child must give finite outputs"
+    sum(part.square().sum() for part in outputs).backward()  # type: ignore[union-attr]
     missing = [name for name, p in child.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing, f"parameters without gradient: {missing}"
-
-
-def _image_logits(child: nn.Module, task: ImageTask) -> Tensor:
-    """Logits of two images, those of an auxiliary classifier beside them."""
-    import torch
-
-    from nas_cluster.nn.protocols import training_logits
-
-    images = torch.randn(2, task.channels, task.height, task.width)
-    with torch.no_grad():
-        assert child.eval()(images).shape == (2, task.classes)
-    given = [logits for logits in training_logits(child.train(), images) if logits is not None]
-    assert all(logits.shape == (2, task.classes) for logits in given)
-    return torch.stack(given)
-
-
-def _language_logits(child: Any, meta: Any, task: LanguageTask) -> Tensor:
-    """The contract of `LanguageTask`; `meta` is the same child on the meta device."""
-    import torch
-
-    steps, batch = 6, 3
-    tokens_TB = torch.randint(task.vocabulary, (steps, batch))
-    start = child.initial_state(batch)
-    assert isinstance(start, tuple), "a state is a tuple of tensors"
-    features_TBE, state = child(tokens_TB, start)
-    assert features_TBE.shape == (steps, batch, child.decoder.in_features)
-    assert child.decoder.out_features == task.vocabulary
-    assert [part.shape for part in state] == [part.shape for part in start], "a state keeps its shape"
-    assert [part.dtype for part in state] == [part.dtype for part in start]
-    shapes = meta(tokens_TB.to("meta"), meta.initial_state(batch))
-    assert shapes[0].shape == features_TBE.shape, "a child must run on the meta device: its cost is counted there"
-    training = child.training
-    child.eval()
-    with torch.no_grad():
-        whole_TBE, _ = child(tokens_TB, start)
-        first_TBE, middle = child(tokens_TB[:2], start)
-        second_TBE, _ = child(tokens_TB[2:], middle)
-    child.train(training)
-    together_TBE = torch.cat([first_TBE, second_TBE])
-    assert torch.allclose(whole_TBE, together_TBE, rtol=1e-4, atol=1e-5), "the state must carry all that was read"
-    logits: Tensor = child.decoder(features_TBE)
-    return logits
 
 
 def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: int = 3, seed: int = 0) -> None:
@@ -138,7 +104,9 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
     shared by reference, or generated, gets that child's gradients; no other does, and a pass changes nothing."""
     import torch
 
-    task = _TASKS[space.task_type][0] if task is None else task
+    from nas_cluster.training.shared import Bound
+
+    task = _examples(space)[0] if task is None else task
     alone = space.scaled(space.shared_form)
     torch.manual_seed(seed)
     shared: Any = space.build_shared(task).double().train()
@@ -159,11 +127,10 @@ def check_shared(space: SearchSpace[Any], task: Task | None = None, *, samples: 
                 parameter.copy_(tensors[name])
         for parameter in named.values():
             parameter.grad = None
-        inputs = _inputs(task)
         outputs = []
-        for network, chosen in ((child, ()), (shared, (architecture,))):
-            torch.manual_seed(seed)
-            outputs.append(_outputs(network, inputs, chosen))
+        for network in (child, Bound(shared, architecture)):
+            with _double_precision():
+                outputs.append(training_outputs(task, network, seed))
             sum(part.square().sum() for part in outputs[-1]).backward()  # type: ignore[union-attr]
         for one, together in zip(*outputs, strict=True):
             assert torch.allclose(one, together, rtol=1e-9, atol=1e-11), "the child and its part of the whole differ"
@@ -204,24 +171,17 @@ def _check_gradients(
         assert torch.allclose(parameter.grad, expected[name], rtol=1e-7, atol=1e-9), f"{name}: another gradient"
 
 
-def _inputs(task: Task) -> Tensor:
+@contextmanager
+def _double_precision() -> Iterator[None]:
+    """What is drawn is double: the networks whose outputs and gradients are compared are."""
     import torch
 
-    if isinstance(task, ImageTask):
-        return torch.randn(4, task.channels, task.height, task.width, dtype=torch.float64)
-    return torch.randint(task.vocabulary, (6, 3))
-
-
-def _outputs(network: Any, inputs: Tensor, chosen: tuple[Any, ...]) -> list[Tensor]:
-    """What a child (nothing chosen) or a shared network gives, the auxiliary logits included."""
-    from nas_cluster.nn.protocols import HasTrainingLogits
-
-    if inputs.is_floating_point():
-        if not isinstance(network, HasTrainingLogits):
-            return [network(inputs, *chosen)]
-        return [logits for logits in network.training_logits(inputs, *chosen) if logits is not None]
-    features_TBE, state = network(inputs, network.initial_state(inputs.shape[1]), *chosen)
-    return [network.decoder(features_TBE), *state]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _refuses(space: SearchSpace[Any], tokens: tuple[int, ...]) -> None:

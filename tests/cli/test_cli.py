@@ -84,6 +84,22 @@ def test_plan_starts_nothing(cli, config_file, tmp_path):
     assert plan["cost"]["operations_in_all"] == pytest.approx(60 * plan["cost"]["operations_per_child"])
 
 
+def test_a_job_without_a_dataset_is_planned_searched_reported_and_retrained(cli, config_file, tmp_path):
+    code, out, _ = cli("plan", config_file, "dataset=none")
+    assert code == 0
+    assert "dataset" not in out
+    assert "· - parameters" in out
+    stages = "finalize=[{name: again, seeds: 2, estimator: {kind: simulated, target_seed: 5}}]"
+    assert cli("run", config_file, "--local", "dataset=none", "budget.max_children=6", stages)[0] == 0
+    assert cli("resume", tmp_path / "job", "--local", "budget.max_children=12")[0] == 0
+    code, _, err = cli("retrain", tmp_path / "job", "--local", "retrain={kind: train, epochs: 1}")
+    assert (code, err) == (2, "nas-cluster: job: dataset: retrain 'train' needs one\n")
+    assert cli("retrain", tmp_path / "job", "--local")[0] == 0
+    assert cli("report", tmp_path / "job")[0] == 0
+    page = (tmp_path / "job" / REPORT).read_text()
+    assert "children scored by simulated; 2 parameter-server shards" in page
+
+
 def test_show_counts_and_draws_any_architecture(cli, run_dir, tmp_path):
     picture = tmp_path / "nas_v1.svg"
     code, out, _ = cli("show", "layerwise_cnn:nas_v1", "-o", picture)
@@ -97,6 +113,10 @@ def test_show_counts_and_draws_any_architecture(cli, run_dir, tmp_path):
     code, out, _ = cli("show", f"layerwise_cnn:{tmp_path / 'mine.json'}", "child.extra_filters=9", "--json")
     assert json.loads(out)["key"] == best["key"]
     assert json.loads(out)["parameters"] > best["parameters"]
+    (tmp_path / "own.json").write_text('{"width": 4}')
+    code, out, _ = cli("show", f"tabular:TableSpace:{tmp_path / 'own.json'}")
+    assert code == 0, "a space for a task of somebody's own, of which no usual one is known"
+    assert re.search(r"^parameters +-$", out, re.M)
 
 
 def test_a_config_that_says_nothing_of_retraining_trains_an_architecture_with_changes(
@@ -194,6 +214,10 @@ MISTAKES = {
     "no such option": (["top", "RUN", "--jsn"], "--json"),
     "no such file": (["run", "quikstart.yaml"], "no such file"),
     "a wrong override": (["run", "CONFIG", "budget.max_children=many"], "budget.max_children"),
+    "no dataset where one is needed": (
+        ["run", "CONFIG", "dataset=none", "estimator=train"],
+        "dataset: estimator 'train' needs one",
+    ),
     "an unknown key": (["run", "CONFIG", "topology.replicas=3"], "topology.replicas: unknown key"),
     "no such run": (["status", "RUNX"], "no such run; did you mean 'job'"),
     "not a run": (["top", "."], "not a run directory"),
@@ -232,6 +256,10 @@ MISTAKES = {
     ),
     "an architecture of no form": (["show", "nas_v1"], "write space:name"),
     "a task of no form": (["show", "layerwise_cnn:nas_v1", "--task", "32"], "write HEIGHTxWIDTHxCHANNELS/CLASSES"),
+    "a task that has no form": (
+        ["show", "tabular:TableSpace:own.json", "--task", "3"],
+        "is for tables, and such a task",
+    ),
     "an architecture file that is not there": (["show", "layerwise_cnn:no.json"], "no.json: is not a readable JSON"),
     "a file with another architecture": (["show", "layerwise_cnn:wrong.json"], "wrong.json.layers: missing"),
     "retrain with a wrong key": (["retrain", "RUN", "--local", "retrain.epoch=3"], "retrain.epoch: unknown key"),
@@ -244,6 +272,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.json").write_text('{"layer": []}')
+    (tmp_path / "own.json").write_text('{"width": 4}')
     (tmp_path / "busy").mkdir()
     (tmp_path / "busy" / "notes.txt").write_text("mine")
     damaged = tmp_path / "damaged"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas_cluster.config import Control, JobConfig
+from nas_cluster.config.loading import write_yaml
 from nas_cluster.config.schema import job_schema
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Evaluation
@@ -236,12 +237,44 @@ def test_a_run_continues_only_as_the_same_search(write):
         wider.check_continues(synchronous)
 
 
+@pytest.mark.parametrize("word", ["none", "null", "~", ""])
+def test_a_job_may_have_no_dataset(write, word):
+    config = JobConfig.load(write(GOOD), [f"dataset={word}"])
+    assert config.dataset is None
+    assert config == JobConfig.load(write(GOOD + f"dataset: {word}\n"))
+    journaled = json.loads(json.dumps(config.to_dict()))
+    assert journaled["dataset"] is None
+    again = JobConfig.from_dict(journaled)
+    assert (again, again.identity) == (config, config.identity)
+    assert JobConfig.load(write(write_yaml(config.to_dict()))) == config
+    assert JobConfig.model_validate({**journaled, "dataset": "none"}) == config
+    assert JobConfig.load(write(write_yaml(config.to_dict())), ["dataset.kind=mnist"]).dataset.kind == "mnist"
+    with pytest.raises(ConfigError, match="the run has 'digits', the config says None"):
+        config.check_continues(JobConfig.load(write(GOOD)))
+
+
+def test_an_estimator_that_needs_a_dataset_refuses_none(write):
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.load(write(GOOD), ["dataset=none", "estimator=train"])
+    assert str(caught.value) == "job.yaml: dataset: estimator 'train' needs one"
+
+
+def test_a_dataset_for_another_task_is_refused(write):
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.load(write(GOOD), ["dataset={kind: penn_treebank, root: ptb}", "estimator=train_language_model"])
+    assert str(caught.value) == "job.yaml: space: 'layerwise_cnn' is for images, dataset 'penn_treebank' is text"
+
+
 def test_the_schema_knows_every_kind_and_option():
     schema = job_schema()
     text = json.dumps(schema)
     for word in ("layerwise_cnn", "reinforce", "simulated", "digits", "parameter_shards", "max_children"):
         assert f'"{word}"' in text
     assert schema["additionalProperties"] is False
+    words = {name: schema["properties"][name]["anyOf"][-1]["enum"] for name in ("dataset", "estimator", "retrain")}
+    assert {"digits", "none", None} <= set(words["dataset"])
+    assert None in words["retrain"]
+    assert None not in words["estimator"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

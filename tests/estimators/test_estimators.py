@@ -41,7 +41,7 @@ BANKS = MemoryBank(
 def test_conformance(kind):
     estimator = find_component(Estimator, kind)(**SMALL.get(kind, {}))
     sharing = isinstance(estimator, Sharing)
-    if estimator.task_type is LanguageTask:
+    if LanguageTask in estimator.understands:
         space = PickText() if sharing else TextSpace()
         check_estimator(estimator, WorkerContext(space, PythonDocs(limit=2000), seed=0))
     else:

@@ -47,6 +47,12 @@ def test_a_job_carries_the_package_its_config_the_users_modules_and_relative_dat
     assert "not_asked_for.py" not in inside
 
 
+def test_a_job_without_a_dataset_carries_none(here, simulated_job, tmp_path):
+    config = simulated_job(dataset="none")
+    assert pack(config, tmp_path / "job") == []
+    assert JobConfig.load(tmp_path / "job" / JOB_FILE) == config
+
+
 def test_absolute_paths_are_places_that_the_nodes_know(here, simulated_job, tmp_path):
     (here / "mine.npz").write_bytes(b"1")
     config = simulated_job(dataset={"kind": "npz", "path": str(here / "mine.npz")})

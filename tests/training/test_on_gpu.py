@@ -36,7 +36,7 @@ def trained(space, precision, monkeypatch, *, graph=True):
         monkeypatch.setattr("nas_cluster.training.step._WARM_UP_STEPS", -1)
     torch.manual_seed(0)
     architecture = space.decode(space.random(np.random.default_rng(0)))
-    if space.task_type is ImageTask:
+    if ImageTask in space.understands:
         settings = TrainingSettings(epochs=2, batch_size=50, precision=precision, learning_rate=0.01, flip=False)
         data = Digits().load()
         training, validation = train_validation_split(data.y_train, 400, 0)

@@ -247,7 +247,7 @@ def test_a_captured_graph_has_the_losses_of_eager_steps(monkeypatch):
     assert captured.losses == pytest.approx(eager.losses, abs=1e-5)
 
 
-IMAGE_SPACES = [kind for kind in known_kinds(SearchSpace) if find_component(SearchSpace, kind).task_type is ImageTask]
+IMAGE_SPACES = [kind for kind in known_kinds(SearchSpace) if ImageTask in find_component(SearchSpace, kind).understands]
 
 
 SMALL = {"layerwise_cnn": {"layers": 3, "filters": [24], "filter_heights": [3], "filter_widths": [3]}}

@@ -24,7 +24,6 @@ from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.core.phases import PhaseOrder, PhaseResult, PhaseSchedule, SharedState
 from nas_cluster.core.seeds import derive, stream
-from nas_cluster.datasets import resident
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import shared_directory
 from nas_cluster.storage.rows import PhaseRow
@@ -37,8 +36,7 @@ _KEPT = 2
 
 def schedule_of(config: JobConfig) -> PhaseSchedule | None:
     """When this job's workers train what its children share; None for children that share nothing."""
-    estimator = config.estimator
-    return estimator.phases(resident(config.dataset) if estimator.uses_data else None)
+    return config.estimator.phases(config.arrays())
 
 
 def shared_states(journal: Journal, config: JobConfig, directory: Path) -> list[SharedState]:

@@ -135,7 +135,7 @@ def plan_stage(
             settings = stage.estimator_with({**finalist.chosen, **point}, job.estimator).model_dump(mode="json")
             about = {
                 "estimator": settings,
-                "dataset": job.dataset.model_dump(mode="json"),
+                "dataset": None if job.dataset is None else job.dataset.model_dump(mode="json"),
                 "scale": stage.scale,
                 "test": stage.test,
                 "point": point,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing, Edge, Node
 from nas_cluster.core.task import LanguageTask, Task
+from nas_cluster.spaces._words import named_once
 from nas_cluster.spaces.base import Architecture, SearchSpace
 from nas_cluster.spaces.enas_recurrent.architecture import (
     ACTIVATIONS,
@@ -30,17 +31,11 @@ _FIRST: Activation = "tanh"
 """The first node's activation in the released code, which does not choose it."""
 
 
-def _different(words: tuple[Activation, ...]) -> tuple[Activation, ...]:
-    if len(set(words)) < len(words):
-        raise ValueError("the same word twice")
-    return words
-
-
 class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     """A cell is decided node by node: an earlier node, for all but the first, and an activation."""
 
     architecture_type: ClassVar[type[Architecture]] = RecurrentArchitecture
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
     shares_weights: ClassVar[bool] = True
 
     preset: Literal["paper", "release"] = "paper"
@@ -48,7 +43,7 @@ class ENASRecurrent(SearchSpace[RecurrentArchitecture]):
     first, and an activation has matrices of its own in the shared network."""
     nodes: int = Field(12, ge=1, le=62)
     """This is N, the first node included."""
-    activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = ACTIVATIONS
+    activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(named_once)] = ACTIVATIONS
     locality: bool = False
     """Favour near nodes as the first release does: the logit of node j at node n is (n - j)^2 / 6 less."""
     child: RecurrentChildOptions = RecurrentChildOptions()

@@ -19,6 +19,7 @@ class Walk:
 
     A block of the released defaults has six banks of 32 channels, and its input lives in the first two:
 
+        >>> from nas_cluster.spaces.memory_bank.geometry import Geometry
         >>> walk = Walk(Geometry().block_sizes[0], bank_size=4, budget=10)
         >>> walk.fit_reads([1, 5]), walk.fit_writes(units=4, wanted=[5])
         ((1,), (2,))

@@ -11,6 +11,7 @@ from nas_cluster.core.decisions import Decision, DecisionSpec, Tokens
 from nas_cluster.core.drawing import Drawing
 from nas_cluster.core.task import LanguageTask, Task
 from nas_cluster.nn.language_options import LanguageModelOptions
+from nas_cluster.spaces._words import named_once
 from nas_cluster.spaces.base import Architecture, SearchSpace
 from nas_cluster.spaces.recurrent_tree.architecture import Activation, Combination, TreeArchitecture, TreeNode
 from nas_cluster.spaces.recurrent_tree.published import FIGURE_5, LSTM, NASCELL
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["RecurrentTree"]
 
 _Word = TypeVar("_Word", bound=str)
-
-
-def _different(words: tuple[_Word, ...]) -> tuple[_Word, ...]:
-    if len(set(words)) != len(words):
-        raise ValueError("the same word twice")
-    return words
 
 
 def _power_of_two(base: int) -> int:
@@ -40,16 +35,16 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
     cell indices."""
 
     architecture_type: ClassVar[type[Architecture]] = TreeArchitecture
-    task_type: ClassVar[type[Task]] = LanguageTask
+    understands: ClassVar[tuple[type[Task], ...]] = (LanguageTask,)
 
     base: Annotated[int, AfterValidator(_power_of_two)] = 8
     """The number of leaves: 2, 4, 8, ..."""
-    combinations: Annotated[tuple[Combination, ...], Field(min_length=1), AfterValidator(_different)] = (
+    combinations: Annotated[tuple[Combination, ...], Field(min_length=1), AfterValidator(named_once)] = (
         "add",
         "elem_mult",
     )
     """`max` is the extension of the paper's control experiment."""
-    activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(_different)] = (
+    activations: Annotated[tuple[Activation, ...], Field(min_length=1), AfterValidator(named_once)] = (
         "identity",
         "tanh",
         "sigmoid",
@@ -116,8 +111,8 @@ class RecurrentTree(SearchSpace[TreeArchitecture]):
         return f"{levels} · c {architecture.inject} into {architecture.cell_into}, from {architecture.cell_from}"
 
     def draw(self, architecture: TreeArchitecture) -> list[Drawing]:
-        """The picture goes from the leaves down to h_t, and shows where c_{t-1} enters and c_t leaves (drawing.py)."""
-        from nas_cluster.spaces.recurrent_tree.drawing import draw_tree
+        """The picture goes from the leaves down to h_t, and shows where c_{t-1} enters and c_t leaves (pictures.py)."""
+        from nas_cluster.spaces.recurrent_tree.pictures import draw_tree
 
         return [draw_tree(architecture)]
 
