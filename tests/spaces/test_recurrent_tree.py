@@ -407,7 +407,7 @@ def test_architectures_outside_the_space_are_named():
     [
         ({"base": 6}, "a power of two, from 2"),
         ({"base": 1}, "a power of two, from 2"),
-        ({"activations": ("tanh", "tanh")}, "the same word twice"),
+        ({"activations": ("tanh", "tanh")}, "each may be named once"),
         ({"activations": ("tanh", "swish")}, "'sin'"),
     ],
 )
