@@ -38,6 +38,7 @@ from nas_cluster.cluster.messages import (
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import Fenced, RunStopped
+from nas_cluster.core.evaluation import ChildId, Report
 from nas_cluster.storage.journal import Journal, StorageFull
 from nas_cluster.storage.rows import BatchRow, ChildRow
 
@@ -74,6 +75,7 @@ class Coordinator:
             slots_per_worker=slots_per_worker,
             retries=config.failures.retries,
             on_event=lambda kind, detail: self._note(kind, detail),
+            on_reports=lambda *reported: self._spawn_task(self._keep_reports(*reported)),
         )
         self._attendance = Attendance(config, self._pool, clock)
         schedule = schedule_of(config)
@@ -291,6 +293,7 @@ class Coordinator:
     async def _score(self, row: ChildRow) -> ChildRow:
         """Answer from the cache or from a worker, commit, and only then return."""
         earlier = None
+        reports: Sequence[Report] = ()
         if self._config.cache and self._phases is None:  # what children share changes, and their scores with it
             earlier = self._journal.find_scored(row.child.key)
         if earlier is not None:
@@ -305,7 +308,7 @@ class Coordinator:
         else:
             shared = self._phases.state if self._phases is not None else None
             scored = await self._pool.evaluate(replace(row.child, shared=shared))
-            row = minibatch.scored(self._config, row, scored)
+            row, reports = minibatch.scored(self._config, row, scored), scored.reports
         child_id = str(row.child.child_id)
         assert row.evaluation is not None and row.reward is not None and row.finished_at is not None
         evaluation, reward, finished_at = row.evaluation, row.reward, row.finished_at
@@ -320,6 +323,7 @@ class Coordinator:
                 worker=row.worker,
                 attempts=row.attempts,
                 cached_from=row.cached_from,
+                reports=reports,
             )
         )
         if first:
@@ -333,6 +337,11 @@ class Coordinator:
                     )
                 )
         return row
+
+    async def _keep_reports(self, child_id: ChildId, attempt: int, reports: Sequence[Report]) -> None:
+        """Of a child that is still at work, which waits for nothing."""
+        with suppress(StorageFull):
+            await self._commit(lambda: self._journal.add_reports(str(child_id), attempt, reports))
 
     # -- updates -------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_cluster.cluster.children.pool import ChildPool
+from nas_cluster.cluster.children.pool import ChildPool, OnReports
 from nas_cluster.cluster.coordinator.phases import schedule_of, shared_states
 from nas_cluster.cluster.coordinator.snapshots import states_of
 from nas_cluster.cluster.messages import WorkerClient
@@ -26,7 +26,7 @@ from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.decisions import Tokens
 from nas_cluster.core.errors import RunStopped
-from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.evaluation import Child, ChildId, Report
 from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive, stream
 from nas_cluster.storage.journal import Journal
@@ -203,6 +203,7 @@ async def _run_stage(
             slots_per_worker=shape.slots_per_worker,
             retries=job.failures.retries,
             on_event=lambda kind, detail: journal.event(kind, **detail),
+            on_reports=_keep_reports(journal, open_ones),
         )
         await _train_all(job, journal, pool, open_ones, stop, on_training)
         known = {row.key: row for row in journal.trainings()}
@@ -238,6 +239,15 @@ def _plan(job: JobConfig, stage: Stage, candidates: Sequence[Candidate], shared:
     return planned
 
 
+def _keep_reports(journal: Journal, planned: Sequence[_Planned]) -> OnReports:
+    rows = {one.child.child_id: one.row for one in planned}
+
+    def keep(child_id: ChildId, attempt: int, reports: Sequence[Report]) -> None:
+        journal.add_reports(rows[child_id].name, attempt, reports, stage=rows[child_id].stage)
+
+    return keep
+
+
 async def _train_all(
     job: JobConfig, journal: Journal, pool: ChildPool, planned: Sequence[_Planned], stop: Stop, on_training: OnTraining
 ) -> None:
@@ -254,7 +264,9 @@ async def _train_all(
             test_metric=judged.test,
             finished_at=scored.finished_at,
         )
-        journal.training_done(row)
+        with journal.transaction():
+            journal.training_done(row)
+            journal.add_reports(row.name, scored.attempts, scored.reports, stage=row.stage)
         on_training(row)
 
     async def watch() -> None:
