@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_cluster.core.errors import NasClusterError
-from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 from nas_cluster.core.phases import PhaseOrder, PhaseResult
 from nas_cluster.strategies import Proposal
 from nas_cluster.strategies.base import State, Vector
 
 __all__ = [
     "Admission",
+    "Answer",
     "BatchRequest",
     "BatchResult",
     "CoordinatorClient",
@@ -127,6 +128,14 @@ class BatchResult:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a worker says of a child that is done. reports: those that were not fetched before, as far as it knows."""
+
+    evaluation: Evaluation
+    reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True)
 class Progress:
     """How a run stands, for people."""
 
@@ -207,7 +216,11 @@ class WorkerClient(Protocol):
     """A child worker, here or in another process."""
 
     async def start(self) -> None: ...
-    async def evaluate(self, child: Child) -> Evaluation: ...
+    async def evaluate(self, child: Child) -> Answer: ...
+    async def reports(self) -> list[tuple[ChildId, Report]]:
+        """Wait for reports of children that are still at work; asked again, those given before have arrived."""
+        ...
+
     async def train_phase(self, order: PhaseOrder) -> PhaseResult: ...
     async def rendezvous(self) -> str: ...
     async def close(self) -> None: ...

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from nas_cluster.core.component import Options
 from nas_cluster.core.decisions import DecisionSpec
 from nas_cluster.core.errors import Diverged
 from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.reporting import report
 from nas_cluster.core.seeds import stream
 from nas_cluster.estimators.base import AsyncEvaluator, Estimator, Evaluator, WorkerContext
 from nas_cluster.spaces import SearchSpace
@@ -59,6 +61,8 @@ class Simulated(Estimator):
     fault_rate: float = Field(0.0, ge=0, le=1)
     """Share of further children that raise an exception."""
     isolated: bool = False
+    reports: int = Field(0, ge=0)
+    """Steps of a made-up learning curve, reported evenly over the duration; it ends at the metric."""
 
     @property
     def shares_process(self) -> bool:
@@ -90,6 +94,11 @@ class Simulated(Estimator):
         if context.test:
             metrics["test_accuracy"] = self.model_copy(update={"noise": 0.0}).metric(child, context.space)
         return Evaluation(metrics)
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Report step `step` of the curve, from 1, that ends at these metrics."""
+        still_to_learn = (1 - step / self.reports) ** 2
+        report(step, accuracy=metrics["accuracy"] * (1 - still_to_learn), loss=still_to_learn)
 
     def fault(self, child: Child) -> Fault | None:
         """What happens to `child`."""
@@ -124,15 +133,18 @@ class _Shared:
         self._context = context
 
     async def evaluate(self, child: Child) -> Evaluation:
-        seconds = self._settings.duration.draw(child.seed)
-        fault = self._settings.fault(child)
-        if seconds > 0:
-            await asyncio.sleep(seconds)
+        settings = self._settings
+        seconds = settings.duration.draw(child.seed)
+        fault = settings.fault(child)
+        evaluation = settings.result(child, self._context, seconds)
+        for step in range(1, max(1, settings.reports) + 1):
+            if seconds > 0:
+                await asyncio.sleep(seconds / max(1, settings.reports))
+            if settings.reports:
+                settings.report(step, evaluation.metrics)
         if fault == "timeout":
             await asyncio.Event().wait()
-        if fault is not None:
-            return _suffer(fault)
-        return self._settings.result(child, self._context, seconds)
+        return evaluation if fault is None else _suffer(fault)
 
 
 class _Isolated:
@@ -141,12 +153,15 @@ class _Isolated:
         self._context = context
 
     def evaluate(self, child: Child) -> Evaluation:
-        seconds = self._settings.duration.draw(child.seed)
-        time.sleep(seconds)
-        fault = self._settings.fault(child)
-        if fault is not None:
-            return _suffer(fault)
-        return self._settings.result(child, self._context, seconds)
+        settings = self._settings
+        seconds = settings.duration.draw(child.seed)
+        fault = settings.fault(child)
+        evaluation = settings.result(child, self._context, seconds)
+        for step in range(1, max(1, settings.reports) + 1):
+            time.sleep(seconds / max(1, settings.reports))
+            if settings.reports:
+                settings.report(step, evaluation.metrics)
+        return evaluation if fault is None else _suffer(fault)
 
 
 def _suffer(fault: Fault) -> Evaluation:

@@ -238,7 +238,7 @@ class Journal(Queries):
         with self.transaction():
             self._db.executemany(
                 "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET metrics = excluded.metrics, time = excluded.time WHERE excluded.time > time",
+                " SET metrics = excluded.metrics, time = excluded.time WHERE excluded.time >= time",
                 [(stage, what, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
             )
 

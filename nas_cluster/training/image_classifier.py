@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_cluster.core import progress
+from nas_cluster.core import reporting
 from nas_cluster.core.errors import Diverged
 from nas_cluster.nn.protocols import follows_progress, training_logits
 from nas_cluster.training.images import ImageStore
@@ -79,6 +79,7 @@ def train_image_classifier(
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         result.losses.append(loss)
         result.accuracies.append(evaluate(model, store.validation_batches(), dtype))
+        reporting.report(epoch + 1, accuracy=result.accuracies[-1], loss=loss)
     images = settings.epochs * plan.steps * plan.batch
     result.images_per_second = images / (time.perf_counter() - started)
     result.path, result.notes = training.path, training.notes
@@ -108,7 +109,7 @@ def evaluate(model: Any, batches: Iterable[tuple[Tensor, Tensor]], dtype: torch.
     hits, seen = torch.zeros((), dtype=torch.int64, device=device), 0
     with torch.no_grad(), _autocast(device, dtype):
         for images, labels in batches:
-            progress.made()
+            reporting.made()
             hits += (model(images).argmax(1) == labels).sum()
             seen += len(labels)
     return int(hits) / seen

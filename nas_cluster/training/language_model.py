@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas_cluster.core import progress
+from nas_cluster.core import reporting
 from nas_cluster.core.errors import Diverged
 from nas_cluster.training.language_settings import LanguageSettings
 from nas_cluster.training.softmax_loss import softmax_loss
@@ -72,6 +72,7 @@ def train_language_model(model: Any, store: TextStore, settings: LanguageSetting
             raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
         result.losses.append(loss)
         result.perplexities.append(perplexity(model, store.validation_windows()))
+        reporting.report(epoch + 1, perplexity=result.perplexities[-1], loss=loss)
     tokens = settings.epochs * store.windows * store.columns * settings.sequence_length
     result.tokens_per_second = tokens / (time.perf_counter() - started)
     result.path, result.notes = training.path, training.notes
@@ -89,7 +90,7 @@ def perplexity(model: Any, windows: Iterable[tuple[Tensor, Tensor]]) -> float:
     loss, seen = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
     with torch.no_grad():
         for tokens_TB, targets_TB in windows:
-            progress.made()
+            reporting.made()
             if state is None:
                 state = model.initial_state(tokens_TB.shape[1])
                 loss, seen = loss.to(tokens_TB.device), seen.to(tokens_TB.device)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nas_cluster.core import progress
+from nas_cluster.core import reporting
 
 __all__ = ["TrainingStep"]
 
@@ -50,7 +50,7 @@ class TrainingStep(ABC):
 
     def step(self, inputs: Tensor, rate: float) -> None:
         """Train on one batch, given as what `loss` takes, with this learning rate."""
-        progress.made()
+        reporting.made()
         for group in self._optimizer.param_groups:
             if self._cuda:
                 group["lr"].fill_(rate)

@@ -149,7 +149,7 @@ async def warm_children(workers, first, count):
 
     async def serve(worker):
         while queue:
-            evaluation = await worker.evaluate(child(queue.pop()))
+            evaluation = (await worker.evaluate(child(queue.pop()))).evaluation
             assert evaluation.status == "ok", evaluation
             accuracies.append(evaluation.metrics["accuracy"])
 

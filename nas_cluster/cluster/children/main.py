@@ -1,7 +1,8 @@
 """The process in which children are trained: started once, warm for the whole search.
 
-Reads one JSON line per order from a pipe and writes one JSON line per answer; the first order says which job. It ends
-with its worker: when the order pipe closes, also in the middle of a child.
+Reads one JSON line per order from a pipe and writes one JSON line per answer; the first order says which job. Before an
+answer there may be empty lines, which say that the child gets on, and lines `{"report": ...}`. It ends with its worker:
+when the order pipe closes, also in the middle of a child.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import time
 from typing import Any
 
 from nas_cluster.cluster.children.evaluators import Evaluators, evaluate_safely, train_phase_safely
+from nas_cluster.cluster.children.reports import Thinned
 from nas_cluster.config import JobConfig
-from nas_cluster.core import progress
+from nas_cluster.core import reporting
 from nas_cluster.core.errors import UserError
-from nas_cluster.core.evaluation import Child
+from nas_cluster.core.evaluation import Child, Report
 from nas_cluster.core.phases import PhaseOrder
 
 _PR_SET_PDEATHSIG = 1
@@ -49,6 +51,7 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
     threading.Thread(target=_read_orders, args=(order_descriptor, orders), daemon=True).start()
     answers = os.fdopen(answer_descriptor, "wb")
     said = 0.0
+    reports: Thinned | None = None
 
     def answer(data: dict[str, Any]) -> None:
         answers.write(json.dumps(data).encode() + b"\n")
@@ -62,8 +65,14 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
             said = now
             answers.write(b"\n")
             answers.flush()
+        if reports is not None:
+            reports.look()
 
-    progress.listen(get_on)
+    def report(one: Report) -> None:
+        if reports is not None:
+            reports.add(one)
+
+    reporting.listen(get_on, report)
     setup = json.loads(orders.get())
     try:
         config = JobConfig.from_dict(setup["config"])
@@ -77,7 +86,11 @@ def main(order_descriptor: int, answer_descriptor: int) -> None:
         if "phase" in order:
             answer(train_phase_safely(evaluators, PhaseOrder.from_json(order["phase"])))
         else:
-            answer(evaluate_safely(evaluators, Child.from_json(order)).to_json())
+            reports = Thinned(lambda one: answer({"report": one.to_json()}))
+            evaluation = evaluate_safely(evaluators, Child.from_json(order))
+            reports.flush()
+            reports = None
+            answer(evaluation.to_json())
 
 
 if __name__ == "__main__":

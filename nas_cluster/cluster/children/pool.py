@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from nas_cluster.cluster.messages import PartLost, WorkerClient
+from nas_cluster.cluster.messages import Answer, PartLost, WorkerClient
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import NasClusterError, RunStopped
-from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 
-__all__ = ["ChildPool", "Scored", "SpawnWorker"]
+__all__ = ["ChildPool", "OnReports", "Scored", "SpawnWorker"]
 
 SpawnWorker = Callable[[int], Awaitable[WorkerClient]]
+OnReports = Callable[[ChildId, int, Sequence[Report]], None]
+"""(child, attempt, its reports)"""
 
 _RETRIED = {"worker_lost", "killed"}
 """Causes that are not the child's own."""
@@ -30,13 +32,14 @@ _RESPAWN_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 @dataclass(frozen=True)
 class Scored:
-    """One child's evaluation, by whom and when."""
+    """One child's evaluation, by whom and when. reports: of its last attempt, those that came with the evaluation."""
 
     evaluation: Evaluation
     worker: str
     started_at: float
     finished_at: float
     attempts: int
+    reports: tuple[Report, ...] = ()
 
 
 @dataclass(order=True)
@@ -60,12 +63,16 @@ class ChildPool:
     each: str = ""
     """What a worker asks for, in words."""
     on_event: Callable[[str, dict[str, object]], None] = lambda kind, detail: None
+    on_reports: OnReports = lambda child_id, attempt, reports: None
+    """Called with what a child reports while it is at work."""
     busy: int = 0
     _queue: asyncio.PriorityQueue[_Waiting] = field(default_factory=asyncio.PriorityQueue)
     _arrivals: count[int] = field(default_factory=count)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _clients: dict[int, WorkerClient] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
+    _running: dict[tuple[str, ChildId], int] = field(default_factory=dict)
+    """Attempts of the children at work, by worker."""
     _taken: asyncio.Condition = field(default_factory=asyncio.Condition)
     _broken: BaseException | None = None
     _incomplete_since: float | None = None
@@ -181,6 +188,7 @@ class ChildPool:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(self.slots_per_worker):
                         group.create_task(self._serve(client, f"worker-{index}"))
+                    group.create_task(self._fetch_reports(client, f"worker-{index}"))
                     failures = 0
             except* PartLost as lost:
                 self.on_event("worker_lost", {"worker": index, "reason": str(lost.exceptions[0])})
@@ -200,6 +208,19 @@ class ChildPool:
         async with self._taken:
             self._taken.notify_all()
 
+    async def _fetch_reports(self, client: WorkerClient, name: str) -> None:
+        """Hand on what its children report while they are at work. Of one that is done by then, the answer had all of
+        it. That the worker is lost is for its slots to notice, which know what that means for their children."""
+        with contextlib.suppress(PartLost):
+            while True:
+                found: dict[ChildId, list[Report]] = {}
+                for child_id, report in await client.reports():
+                    found.setdefault(child_id, []).append(report)
+                for child_id, reports in found.items():
+                    attempt = self._running.get((name, child_id))
+                    if attempt is not None:
+                        self.on_reports(child_id, attempt, reports)
+
     async def _serve(self, client: WorkerClient, name: str) -> None:
         """One slot: take, score, answer, for ever. Raises PartLost when the worker is gone."""
         while True:
@@ -212,12 +233,14 @@ class ChildPool:
             item.attempts += 1
             started_at = self.clock.now()
             self.busy += 1
+            place = (name, item.child.child_id)
+            self._running[place] = item.attempts
             lost: PartLost | None = None
             try:
-                evaluation = await client.evaluate(item.child)
+                answer = await client.evaluate(item.child)
             except PartLost as error:
                 lost = error
-                evaluation = Evaluation.failure("worker_lost", str(error), self.clock.now() - started_at)
+                answer = Answer(Evaluation.failure("worker_lost", str(error), self.clock.now() - started_at))
             except asyncio.CancelledError:
                 # The pool is closing, or another slot of this worker found it lost: then this child waits again.
                 if self._broken is None:
@@ -227,12 +250,16 @@ class ChildPool:
                 raise
             finally:
                 self.busy -= 1
+                del self._running[place]
                 if self._draining:
                     await self._say_drained()
+            evaluation, reports = answer.evaluation, answer.reports
             if evaluation.cause in _RETRIED and item.attempts <= self.retries and self._broken is None:
+                if reports:
+                    self.on_reports(item.child.child_id, item.attempts, reports)
                 self._requeue(item, evaluation.cause)
             elif not item.result.done():
-                item.result.set_result(Scored(evaluation, name, started_at, self.clock.now(), item.attempts))
+                item.result.set_result(Scored(evaluation, name, started_at, self.clock.now(), item.attempts, reports))
             if lost is not None:
                 raise lost
 

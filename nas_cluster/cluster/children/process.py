@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nas_cluster.config import Failures
+from nas_cluster.core.evaluation import Report
+from nas_cluster.core.reporting import OnReport
 
 __all__ = ["UNLIMITED", "ChildProcess", "Ended"]
 
@@ -38,7 +40,8 @@ class Ended(Exception):
 
 
 class ChildProcess:
-    """A process that runs `nas_cluster.cluster.children.main`: one JSON line in, one JSON line out."""
+    """A process that runs `nas_cluster.cluster.children.main`: one JSON line in, one JSON line out, and before that one
+    line for every report."""
 
     def __init__(self, log: Path, *, threads: int, log_limit_mb: float) -> None:
         self._log = log
@@ -67,12 +70,12 @@ class ChildProcess:
         self._asking = threading.RLock()
         """Held by the thread that waits for an answer: nobody closes the pipe below it."""
 
-    def ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
+    def ask(self, order: dict[str, Any], limits: Failures, on_report: OnReport = lambda report: None) -> dict[str, Any]:
         """Send an order, wait for its answer. Raises Ended when the process ends or had to be ended."""
         with self._asking:
-            return self._ask(order, limits)
+            return self._ask(order, limits, on_report)
 
-    def _ask(self, order: dict[str, Any], limits: Failures) -> dict[str, Any]:
+    def _ask(self, order: dict[str, Any], limits: Failures, on_report: OnReport) -> dict[str, Any]:
         started = moved = time.monotonic()
         try:
             self._orders.write(json.dumps(order).encode() + b"\n")
@@ -82,7 +85,7 @@ class ChildProcess:
         received = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
-            while not received.endswith(b"\n"):
+            while True:
                 now = time.monotonic()
                 dues = [_POLL_SECONDS]
                 if limits.time_limit is not None:
@@ -93,16 +96,19 @@ class ChildProcess:
                     chunk = os.read(self._answers, 1 << 20)
                     if not chunk:
                         raise self._ended()
-                    received = (received + chunk).lstrip(b"\n")  # empty lines say that it gets on
+                    *lines, received = (received + chunk).split(b"\n")
                     moved = time.monotonic()
+                    for said in (json.loads(line) for line in lines if line):  # empty lines say that it gets on
+                        if "report" not in said:
+                            self._limit_log()
+                            answer: dict[str, Any] = said
+                            return answer
+                        on_report(Report.from_json(said["report"]))
                 elif self._process.returncode is not None:  # ended from another thread; what it started holds the pipe
                     raise self._ended()
                 else:
                     self._check(limits, time.monotonic() - started, time.monotonic() - moved)
                 self._limit_log()
-        self._limit_log()
-        answer: dict[str, Any] = json.loads(received)
-        return answer
 
     def _limit_log(self) -> None:
         """What was printed goes when it is too much. The process appends, so it goes on at the new end."""

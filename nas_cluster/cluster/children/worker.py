@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas_cluster.cluster.children.evaluators import Evaluators, checked, failure_of, train_phase_safely
 from nas_cluster.cluster.children.process import UNLIMITED, ChildProcess, Ended
-from nas_cluster.cluster.messages import PartLost
+from nas_cluster.cluster.children.reports import Outbox, Thinned
+from nas_cluster.cluster.messages import Answer, PartLost
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import DataError, Diverged, NasClusterError
-from nas_cluster.core.evaluation import Child, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 from nas_cluster.core.phases import PhaseOrder, PhaseResult
+from nas_cluster.core.reporting import listening
 
 __all__ = ["ChildWorker"]
 
@@ -41,6 +44,7 @@ class ChildWorker:
         self._log = log
         self._process: ChildProcess | None = None
         self._shared: Evaluators | None = None
+        self._outbox = Outbox()
 
     async def start(self) -> None:
         """Load what all children share. Raises DataError when the dataset cannot be read here."""
@@ -49,15 +53,27 @@ class ChildWorker:
         else:
             await asyncio.to_thread(self._warm_process)
 
-    async def evaluate(self, child: Child) -> Evaluation:
+    async def evaluate(self, child: Child) -> Answer:
         """Score one child; always returns, whatever the child does."""
         if self._shared is None:
-            return await asyncio.to_thread(self._evaluate_in_process, child)
+            evaluation = await asyncio.to_thread(self._evaluate_in_process, child)
+        else:
+            reports = Thinned(partial(self._outbox.add, child.child_id))
+            with listening(reports.add):
+                evaluation = await self._evaluate_here(self._shared, child)
+            reports.flush()
+        return Answer(evaluation, self._outbox.take(child.child_id))
+
+    async def reports(self) -> list[tuple[ChildId, Report]]:
+        """Wait for reports of children that are still at work; asked again, those given before have arrived."""
+        return await self._outbox.fetch()
+
+    async def _evaluate_here(self, shared: Evaluators, child: Child) -> Evaluation:
         started = time.monotonic()
         limit = self._config.failures.time_limit
         try:
-            evaluation = await asyncio.wait_for(self._shared.of(child).evaluate(child), limit)
-            return checked(evaluation, own=self._shared.own_metric, objective=self._shared.objective)
+            evaluation = await asyncio.wait_for(shared.of(child).evaluate(child), limit)
+            return checked(evaluation, own=shared.own_metric, objective=shared.objective)
         except TimeoutError:
             return Evaluation.failure("timeout", f"longer than {limit:g} s", time.monotonic() - started)
         except Exception as error:
@@ -128,7 +144,7 @@ class ChildWorker:
         try:
             process = self._warm_process()
             started = time.monotonic()
-            answer = process.ask(child.to_json(), self._config.failures)
+            answer = process.ask(child.to_json(), self._config.failures, partial(self._outbox.add, child.child_id))
             return Evaluation.from_json(answer)
         except Ended as ended:
             self._process = None

@@ -148,6 +148,15 @@ class Writer:
                     raise RunStopped(f"the run could not be copied to {self._config.storage_path}: {error}") from error
                 self.note("mirror_failed", {"reason": str(error)})
 
+    def write_soon(self, write: Callable[[], object]) -> None:
+        """A write that goes along with the next commit, and that a full disk may cost."""
+
+        async def commit() -> None:
+            with suppress(StorageFull):
+                await self.commit(write)
+
+        self.spawn(commit())
+
     def mirror_soon(self) -> None:
         """Begin a copy, unless one is being made: the next one, or the last, has what has come meanwhile."""
         if self._mirror is not None and not self._mirroring.locked():

@@ -70,6 +70,7 @@ class Coordinator:
             retries=config.failures.retries,
             each="" if config.estimator.shares_process else config.topology.resources.in_words,
             on_event=self._writer.note,
+            on_reports=lambda *reported: self._scoring.keep_reports(*reported),
         )
         schedule = schedule_of(config)
         self._phases: Phases | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nas_cluster.cluster.children.pool import ChildPool
@@ -13,6 +14,7 @@ from nas_cluster.cluster.coordinator.totals import Totals
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.evaluation import ChildId, Report
 from nas_cluster.storage.rows import ChildRow
 
 __all__ = ["Scoring", "TooManyFailures"]
@@ -53,17 +55,23 @@ class Scoring:
 
     async def _score(self, row: ChildRow) -> ChildRow:
         journal, earlier = self._writer.journal, None
+        reports: Sequence[Report] = ()
         if self._config.cache and self._phases is None:  # what children share changes, and their scores with it
             earlier = journal.find_scored(row.child.key)
         if earlier is not None:
             row = planning.cached(row, earlier, at=self._clock.now())
         else:
             shared = self._phases.state if self._phases is not None else None
-            row = planning.scored(self._config, row, await self._pool.evaluate(replace(row.child, shared=shared)))
-        if await self._writer.commit(lambda: journal.done(row)):
+            scored = await self._pool.evaluate(replace(row.child, shared=shared))
+            row, reports = planning.scored(self._config, row, scored), scored.reports
+        if await self._writer.commit(lambda: journal.done(row, reports)):
             self._totals.child_done(row)
             self._end_when_all_fail(row)
         return row
+
+    def keep_reports(self, child_id: ChildId, attempt: int, reports: Sequence[Report]) -> None:
+        """Record what a child says while it is at work; nobody waits for that."""
+        self._writer.write_soon(lambda: self._writer.journal.add_reports(str(child_id), attempt, reports))
 
     def _end_when_all_fail(self, row: ChildRow) -> None:
         if self._totals.failed_in_a_row >= self._config.failures.max_in_a_row:

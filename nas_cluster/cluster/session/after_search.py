@@ -7,8 +7,9 @@ done again, so a stage that was broken off goes on where it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nas_cluster.cluster.children.pool import ChildPool
@@ -29,6 +30,7 @@ from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.evaluation import ChildId, Report
 from nas_cluster.storage.rows import SessionKind, TrainingRow
 
 __all__ = ["OnTraining", "run_stages"]
@@ -158,6 +160,7 @@ class _AfterSearch:
             retries=job.failures.retries,
             each="" if job.estimator.shares_process else job.topology.resources.in_words,
             on_event=self._writer.note,
+            on_reports=partial(self._keep_reports, {one.child.child_id: one.row for one in planned}),
         )
         pool.start()
         try:
@@ -180,6 +183,18 @@ class _AfterSearch:
             test_metric=judged.test,
             finished_at=scored.finished_at,
         )
-        await self._writer.commit(lambda: self._journal.training_done(row))
+
+        def write() -> None:
+            self._journal.training_done(row)
+            self._journal.add_reports(row.name, scored.attempts, scored.reports, stage=row.stage)
+
+        await self._writer.commit(write)
         self._writer.mirror_soon()
         self._on_training(row)
+
+    def _keep_reports(
+        self, rows: Mapping[ChildId, TrainingRow], child_id: ChildId, attempt: int, reports: Sequence[Report]
+    ) -> None:
+        """Record what a training says while it goes on; nobody waits for that."""
+        row = rows[child_id]
+        self._writer.write_soon(lambda: self._journal.add_reports(row.name, attempt, reports, stage=row.stage))

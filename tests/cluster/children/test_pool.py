@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from nas_cluster.cluster.children.pool import ChildPool
-from nas_cluster.cluster.messages import PartLost
+from nas_cluster.cluster.messages import Answer, PartLost
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import DataError, RunStopped
-from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 
 
 class NoWait(SystemClock):
@@ -17,17 +17,24 @@ class NoWait(SystemClock):
 
 
 class Worker:
-    """Scores a child by calling `behaviour(child)`."""
+    """Scores a child by calling `behaviour(child)`; `said` is what it is asked for as reports, once."""
 
-    def __init__(self, behaviour, start=None):
-        self.behaviour, self._start, self.closed = behaviour, start, False
+    def __init__(self, behaviour, start=None, said=()):
+        self.behaviour, self._start, self.closed, self._said = behaviour, start, False, list(said)
 
     async def start(self):
         if self._start:
             raise self._start
 
     async def evaluate(self, child):
-        return await self.behaviour(child)
+        answer = await self.behaviour(child)
+        return answer if isinstance(answer, Answer) else Answer(answer)
+
+    async def reports(self):
+        if not self._said:
+            await asyncio.Event().wait()
+        said, self._said = self._said, []
+        return said
 
     async def close(self):
         self.closed = True
@@ -262,3 +269,76 @@ def test_draining_has_an_end():
             await result
 
     asyncio.run(scenario())
+
+
+def test_reports_are_handed_on_while_a_child_runs_and_with_its_answer():
+    handed, release = [], None
+    early, late = Report(1, {"loss": 2.0}, 1.0), Report(2, {"loss": 1.0}, 2.0)
+
+    async def wait(child):
+        await release.wait()
+        return Answer(Evaluation({"accuracy": 0.5}), (late,))
+
+    async def main():
+        nonlocal release
+        release = asyncio.Event()
+
+        async def spawn(index):
+            return Worker(wait, said=[(ChildId(0, 0, 0), early), (ChildId(0, 0, 9), early), (ChildId(0, 0, 0), late)])
+
+        def take(*reported):
+            handed.append(reported)
+            release.set()
+
+        pool = ChildPool(spawn, 1, NoWait(), on_reports=take)
+        task = asyncio.create_task(pool.evaluate(child(0)))
+        await asyncio.sleep(0)  # it waits when the worker comes
+        pool.start()
+        scored = await task
+        assert handed == [(ChildId(0, 0, 0), 1, [early, late])], "a child that is not at work has answered for itself"
+        assert (scored.reports, scored.attempts) == ((late,), 1)
+        await pool.close()
+
+    scenario(main)
+
+
+def test_a_lost_worker_is_noticed_by_its_slots_so_that_retries_are_counted():
+    """Who asks for reports is told of the loss as well, and perhaps first."""
+
+    class Lost(Worker):
+        async def reports(self):
+            raise PartLost("gone")
+
+    async def lose(child):
+        await asyncio.sleep(0.01)
+        raise PartLost("gone")
+
+    async def main():
+        async def spawn(index):
+            return Lost(lose)
+
+        pool = ChildPool(spawn, 1, NoWait(), retries=1)
+        pool.start()
+        scored = await pool.evaluate(child(0))
+        assert (scored.evaluation.cause, scored.attempts) == ("worker_lost", 2)
+        await pool.close()
+
+    scenario(main)
+
+
+def test_what_a_child_reported_before_it_was_killed_is_handed_on_before_it_is_tried_again():
+    handed = []
+    said = Report(1, {"loss": 2.0}, 1.0)
+
+    async def die_once(child):
+        return Answer(Evaluation.failure("killed", "m") if not handed else Evaluation({"accuracy": 1.0}), (said,))
+
+    async def main():
+        pool = pool_of(die_once, on_reports=lambda *reported: handed.append(reported))
+        pool.start()
+        scored = await pool.evaluate(child(0))
+        assert handed == [(ChildId(0, 0, 0), 1, (said,))]
+        assert (scored.attempts, scored.reports) == (2, (said,))
+        await pool.close()
+
+    scenario(main)

@@ -52,9 +52,9 @@ def test_every_fault_has_its_cause_and_the_slot_goes_on(simulated_job, tmp_path,
         start, seconds = time.monotonic() - started, []
         for number, cause in enumerate(faults.values()):
             started = time.monotonic()
-            evaluation = await worker.evaluate(child(config, number))
+            evaluation = (await worker.evaluate(child(config, number))).evaluation
             assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
-            healthy = await worker.evaluate(child(config, 1000 + number))
+            healthy = (await worker.evaluate(child(config, 1000 + number))).evaluation
             assert healthy.status == "ok", healthy
             seconds.append(time.monotonic() - started)
         await worker.close()
@@ -77,7 +77,7 @@ def test_a_worker_that_is_closed_under_a_child_lets_go_of_it(simulated_job, tmp_
             hanging = asyncio.create_task(worker.evaluate(child(config, 0)))
             await asyncio.sleep(0.1)
             await worker.close()
-            evaluation = await asyncio.wait_for(hanging, 5)
+            evaluation = (await asyncio.wait_for(hanging, 5)).evaluation
             assert (evaluation.status, evaluation.cause) == ("failed", "killed")
 
     asyncio.run(main())
@@ -111,7 +111,7 @@ def test_what_children_print_is_bounded_and_they_do_not_know_the_token(simulated
         worker = ChildWorker("worker-0", config.to_dict(), log=log)
         await worker.start()
         for number in range(4):
-            evaluation = await worker.evaluate(child(config, number))
+            evaluation = (await worker.evaluate(child(config, number))).evaluation
             assert evaluation.details == {"known": []}
             assert log.stat().st_size < 4.1e6
         await worker.close()
@@ -147,7 +147,7 @@ def test_what_a_child_prints_goes_to_its_log(simulated_job, tmp_path, monkeypatc
     async def main():
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
         await worker.start()
-        assert (await worker.evaluate(child(config, 0))).metrics["accuracy"] == 0.5
+        assert (await worker.evaluate(child(config, 0))).evaluation.metrics["accuracy"] == 0.5
         await worker.close()
 
     asyncio.run(main())
@@ -180,7 +180,7 @@ def test_a_model_of_100_gb_has_its_cause_and_the_slot_goes_on(
         worker = ChildWorker("worker-0", config.to_dict(), log=tmp_path / "worker.log")
         await worker.start()
         for number in range(2):
-            evaluation = await worker.evaluate(child(config, number))
+            evaluation = (await worker.evaluate(child(config, number))).evaluation
             assert (evaluation.status, evaluation.cause) == ("failed", cause), evaluation
         await worker.close()
 

@@ -239,3 +239,16 @@ def test_stages_that_make_no_sense_are_refused(simulated_job):
         simulated_job(finalize=[{"name": "a", "grid": {"kind": ["simulatd"]}}])
     with pytest.raises(ConfigError, match=r"finalize\.0\.estimator: unknown key|finalize\.estimator"):
         simulated_job(finalize=[{"name": "a", "estimator": {"kind": "train", "epoch": 3}}])
+
+
+def test_trainings_after_the_search_report_apart_from_its_children(simulated_job):
+    config = simulated_job(finalize=[{"name": "winner", "top": 2, "seeds": 2}], estimator={"reports": 4})
+    job.execute(config, local=True)
+    record = record_of(config)
+    trainings = record.trainings()
+    assert len({row.name for row in trainings}) == 4
+    for row in trainings:
+        reports = record.reports(row.name, stage="winner")
+        assert [report.step for report in reports] == [1, 2, 3, 4]
+        assert reports[-1].metrics["accuracy"] == row.metric
+    assert not {row.name for row in trainings} & record.curves("accuracy").keys()

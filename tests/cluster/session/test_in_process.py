@@ -362,3 +362,50 @@ def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job, l
     _, record = search(simulated_job(**slow))
     _, whole = search(simulated_job(name="whole", **slow))
     assert trace(record) == trace(whole)
+
+
+def test_the_metric_that_counts_need_not_be_the_estimators_own(simulated_job):
+    fast = {"duration": {"seconds": 0.002, "sigma": 1.0}}
+    _, record = search(simulated_job(estimator=fast, objectives={"seconds": "min"}, cache=False))
+    rows = record.children()
+    assert all(row.metric == row.evaluation.seconds and row.reward == -row.metric for row in rows)
+    assert record.top(1)[0].metric == min(row.metric for row in rows)
+    assert all("accuracy" in row.evaluation.metrics for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"), [({"reward": "math:acosh"}, "bad_reward"), ({"objectives": {"flops": "min"}}, "bad_result")]
+)
+def test_a_child_without_a_reward_or_the_metric_that_counts_has_failed_and_the_run_goes_on(
+    simulated_job, changes, cause
+):
+    failures = {"max_in_a_row": 1000, "reward": -1.0}
+    outcome, record = search(simulated_job(failures=failures, estimator={"target_seed": 3}, **changes))
+    assert outcome.ended == "done"
+    failed = [row for row in record.children() if not row.ok]
+    assert {row.evaluation.cause for row in failed} == {cause}
+    assert all((row.metric, row.reward) == (None, -1.0) for row in failed)
+    assert len(failed) >= 50, "of acosh only the best children have a value"
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_what_children_report_is_in_the_journal(simulated_job, isolated):
+    """Longer than a second: a part of a curve comes while the child is at work, the rest with its answer."""
+    estimator = {"reports": 6, "isolated": isolated, "duration": {"seconds": 1.8}}
+    topology = {"controller_replicas": 1, "children_per_replica": 2}
+    config = simulated_job(estimator=estimator, topology=topology, budget={"max_children": 4})
+    _, record = search(config)
+    trained = [row for row in record.children() if row.cached_from is None]
+    curves = record.curves("accuracy")
+    assert set(curves) == {str(row.child.child_id) for row in trained}
+    for row in trained:
+        reports = record.reports(str(row.child.child_id))
+        assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
+        assert reports[-1].metrics == {"accuracy": row.metric, "loss": 0.0}
+        assert curves[str(row.child.child_id)] == [(report.step, report.metrics["accuracy"]) for report in reports]
+
+
+def test_a_search_that_reports_is_the_same_search(simulated_job):
+    _, silent = search(simulated_job())
+    _, chatty = search(simulated_job(name="chatty", estimator={"reports": 3}))
+    assert trace(silent) == trace(chatty)
