@@ -10,6 +10,7 @@ import click
 
 from nas_cluster import job
 from nas_cluster.architectures import choose
+from nas_cluster.cli.curves import curves_text
 from nas_cluster.cli.places import READABLE
 from nas_cluster.cli.tables import fields_text, plan_text, top_json, top_text
 from nas_cluster.config import JobConfig
@@ -33,14 +34,17 @@ def _print_json(data: Any) -> None:
 @click.command()
 @RUN_DIR
 @click.option("-k", "--top", "count", default=10, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--curves", is_flag=True, help="And what they reported while they trained.")
 @JSON
-def top(run_dir: Path, count: int, as_json: bool) -> None:
+def top(run_dir: Path, count: int, curves: bool, as_json: bool) -> None:
     """The best distinct architectures of the run in RUN_DIR, or mirrored to URL."""
     record = job.load_run(run_dir)
     if as_json:
-        _print_json(top_json(record, count))
+        _print_json(top_json(record, count, curves=curves))
     else:
         click.echo(top_text(record, count), nl=False)
+        if curves:
+            click.echo(curves_text(record, count), nl=False)
 
 
 @click.command()

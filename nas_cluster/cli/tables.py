@@ -12,6 +12,7 @@ from nas_cluster.cluster.session.stages import StageResult
 from nas_cluster.config.rewards import objective_name
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.metrics import figure, further_metrics
 from nas_cluster.spaces import SearchSpace
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import ChildRow, TrainingRow
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "fields_text",
-    "figure",
     "findings_text",
-    "further_metrics",
     "job_json",
     "job_text",
     "jobs_text",
@@ -39,14 +38,17 @@ __all__ = [
     "training_line",
 ]
 
-_FURTHER = 6
-"""Metrics that a table shows beside the usual ones."""
 
-
-def top_json(record: RunRecord, count: int) -> list[dict[str, Any]]:
-    """The best distinct architectures, best first."""
+def top_json(record: RunRecord, count: int, *, curves: bool = False) -> list[dict[str, Any]]:
+    """The best distinct architectures, best first; with `curves`, what each reported while it trained."""
     objective = objective_name(record.config)
-    return [_child_json(rank, row, objective) for rank, row in enumerate(record.top(count), start=1)]
+    found = []
+    for rank, row in enumerate(record.top(count), start=1):
+        data = _child_json(rank, row, objective)
+        if curves:
+            data["reports"] = [{"step": one.step, "metrics": one.metrics} for one in record.reports(row.reported_by)]
+        found.append(data)
+    return found
 
 
 def top_text(record: RunRecord, count: int) -> str:
@@ -54,7 +56,7 @@ def top_text(record: RunRecord, count: int) -> str:
     space = _space(record)
     objective = objective_name(record.config)
     top = record.top(count)
-    more = further_metrics(top, objective)
+    more = further_metrics([row.evaluation.metrics for row in top if row.evaluation], objective)
     rows = []
     for rank, row in enumerate(top, start=1):
         assert row.evaluation is not None
@@ -67,20 +69,6 @@ def top_text(record: RunRecord, count: int) -> str:
         return "no child has been scored yet\n"
     head = ["rank", objective, "reward", "parameters", "seconds", *more, "child", "architecture"]
     return _table(head, rows, left=2)
-
-
-def further_metrics(rows: Sequence[ChildRow], objective: str) -> list[str]:
-    """Names of the metrics that these children have beside the usual ones; the first few."""
-    found = dict.fromkeys(name for row in rows if row.evaluation for name in row.evaluation.metrics)
-    return [name for name in found if name not in (objective, "parameters", "seconds")][:_FURTHER]
-
-
-def figure(value: float | None) -> str:
-    """A metric for people."""
-    if value is None:
-        return "-"
-    whole = isinstance(value, int)
-    return f"{value:,}" if whole else f"{value:.4f}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.4g}"
 
 
 def status_json(record: RunRecord) -> dict[str, Any]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BadMetric", "check_name", "finite", "number_of", "numbers_of"]
+__all__ = ["BadMetric", "check_name", "figure", "finite", "further_metrics", "number_of", "numbers_of"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST_CHARACTERS = 64
 _MOST = 100
 """Metrics of one evaluation or report."""
+_FURTHER = 6
+"""Metrics that a table shows beside the usual ones."""
 
 
 class BadMetric(ValueError):
@@ -56,6 +58,21 @@ def numbers_of(metrics: Any) -> dict[str, float]:
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """Those that are finite."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def further_metrics(evaluations: Iterable[Mapping[str, float]], objective: str) -> list[str]:
+    """Names of metrics that there are beside the usual ones, which every table has; the first few."""
+    found = dict.fromkeys(name for metrics in evaluations for name in metrics)
+    return [name for name in found if name not in (objective, "parameters", "seconds")][:_FURTHER]
+
+
+def figure(value: float | None) -> str:
+    """A metric for people."""
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _described(value: Any) -> str:

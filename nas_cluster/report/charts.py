@@ -18,6 +18,7 @@ __all__ = [
     "controller_chart",
     "correlation_chart",
     "durations_chart",
+    "learning_curves_chart",
     "probability_chart",
     "reward_chart",
     "utilisation_chart",
@@ -29,6 +30,8 @@ _MOST_POINTS = 1500
 """Points of a scatter beyond this are thinned: the page stays small and the eye sees no difference."""
 
 Series = Sequence[float]
+Curve = Sequence[tuple[int, float]]
+"""(step, value)"""
 
 
 def _draw(height: float, plot: Callable[[Axes], None], *, width: float = 10.5) -> str:
@@ -173,6 +176,34 @@ def probability_chart(group: str, labels: Sequence[str], shares: np.ndarray[Any,
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, reverse=True)
 
     return _draw(1.9, plot, width=3.5)
+
+
+_POINTS_OF_A_CURVE, _POINTS_OF_A_FAINT_ONE = 200, 40
+
+
+def learning_curves_chart(best: Mapping[str, Curve], others: Sequence[Curve], metric: str) -> str:
+    """(step, value) of the best by name, in colours, above those of others, which are faint."""
+
+    def draw(axes: Axes, curve: Curve, points: int, **style: Any) -> None:
+        keep = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), points)).astype(int))
+        steps, values = np.asarray(curve, float)[keep].T
+        axes.plot(steps, values, marker="o" if len(curve) == 1 else None, ms=3, **style)
+
+    def plot(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for curve in others:
+            draw(axes, curve, _POINTS_OF_A_FAINT_ONE, color=PALETTE[5], alpha=0.18, lw=0.8)
+        for place, (name, curve) in reversed(list(enumerate(best.items()))):  # the best one lies on top
+            dash = "-" if place < len(PALETTE) else "--"
+            draw(axes, curve, _POINTS_OF_A_CURVE, color=PALETTE[place % len(PALETTE)], lw=1.6, ls=dash, label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel(metric.replace("_", " "))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if best:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, reverse=True)
+
+    return _draw(3.2, plot)
 
 
 def utilisation_chart(starts: Series, ends: Series, slots: int) -> str:

@@ -19,9 +19,11 @@ from nas_cluster.config.rewards import objective_name
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import CAUSES
+from nas_cluster.core.metrics import figure, further_metrics
 from nas_cluster.report import charts
 from nas_cluster.report.arms import compare_arms
 from nas_cluster.report.correlation import correlation_section
+from nas_cluster.report.curves import curves_section
 from nas_cluster.report.drawing import svg_of, width_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces import SearchSpace
@@ -54,6 +56,8 @@ def _content(record: RunRecord) -> dict[str, Any]:
     done = sorted((row for row in children if row.done), key=lambda row: row.finished_at or 0)
     space, space_problem = _space(record)
     top = record.top(_LISTED)
+    objective = objective_name(record.config)
+    further = further_metrics([row.evaluation.metrics for row in top if row.evaluation], objective)
     return {
         "name": record.name,
         "run_id": record.run_id[:12],
@@ -61,7 +65,7 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "made_at": time.strftime("%Y-%m-%d %H:%M"),
         "state": record.state(),
         "asked": _asked(record),
-        "tiles": _tiles(record, done, top),
+        "tiles": _tiles(record, done, top, objective),
         "config": write_yaml(record.config),
         "reward_chart": _reward_chart(done),
         "arms": compare_arms(done, record.config),
@@ -71,13 +75,16 @@ def _content(record: RunRecord) -> dict[str, Any]:
         "probability_charts": _probability_charts(space, [r for r in done if r.arm == "search"]) if space else [],
         "space_problem": space_problem,
         "drawn": [_drawn(rank, row, space) for rank, row in enumerate(top[:_DRAWN], start=1)],
-        "listed": [_listed(rank, row, space) for rank, row in enumerate(top, start=1)],
+        "listed": [_listed(rank, row, space, further) for rank, row in enumerate(top, start=1)],
+        "objective": objective,
+        "further": further,
+        "curves": curves_section(record, top, objective),
         "failures": _failures(done),
         "utilisation_chart": _utilisation(done, record.config),
         "durations_chart": _durations(done),
         "events": _events(record),
         "stages": stage_tables(record.trainings()),
-        "correlation": correlation_section(record.trainings(), record.config, objective_name(record.config)),
+        "correlation": correlation_section(record.trainings(), record.config, objective),
     }
 
 
@@ -93,16 +100,17 @@ def _asked(record: RunRecord) -> str:
     )
 
 
-def _tiles(record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow]) -> list[tuple[str, str, str]]:
+def _tiles(
+    record: RunRecord, done: Sequence[ChildRow], top: Sequence[ChildRow], objective: str
+) -> list[tuple[str, str, str]]:
     """(word, figure, remark) of the headline."""
     counts, active = record.counts(), record.active_seconds()
     most = record.config["budget"].get("max_children")
     best = top[0] if top else None
     tiles = [("children", f"{counts['done']:,}", f"of {most:,}" if most else "done")]
     if best is not None and best.metric is not None:
-        metric = objective_name(record.config)
-        tiles.append((f"best {metric}", f"{best.metric:.4f}", f"child {best.child.child_id}"))
-        tiles.append(("best reward", f"{best.reward:.4f}", f"from the {metric}, as configured"))
+        tiles.append((f"best {objective}", figure(best.metric), f"child {best.child.child_id}"))
+        tiles.append(("best reward", figure(best.reward), f"from the {objective}, as configured"))
     rate = 3600 * counts["done"] / active if active else 0
     tiles.append(("children per hour", f"{rate:,.0f}", f"{active / 60:.1f} minutes of running"))
     tiles.append(("failed", f"{counts['failed']:,}", f"{100 * counts['failed'] / max(1, counts['done']):.1f} %"))
@@ -177,15 +185,16 @@ def _probability_charts(space: SearchSpace[Any], done: Sequence[ChildRow]) -> li
     ]
 
 
-def _listed(rank: int, row: ChildRow, space: SearchSpace[Any] | None) -> dict[str, Any]:
+def _listed(rank: int, row: ChildRow, space: SearchSpace[Any] | None, further: Sequence[str] = ()) -> dict[str, Any]:
     assert row.evaluation is not None
     e = row.evaluation
     return {
         "rank": rank,
         "child": f"{row.child.child_id}{' (random)' if row.arm == 'control' else ''}",
-        "metric": "-" if row.metric is None else f"{row.metric:.4f}",
-        "reward": f"{row.reward:.4f}",
-        "parameters": "-" if e.parameters is None else f"{e.parameters:,}",
+        "metric": figure(row.metric),
+        "reward": figure(row.reward),
+        "parameters": figure(e.parameters),
+        "others": [figure(e.metrics.get(name)) for name in further],
         "seconds": f"{e.seconds:.1f}",
         "summary": space.summary(space.parse(row.child.architecture)) if space else row.child.key,
     }

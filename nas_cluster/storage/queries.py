@@ -180,6 +180,18 @@ class Queries:
             curves.setdefault(row["what"], []).append((row["step"], row["value"]))
         return curves
 
+    def curve_metric(self, objective: str) -> str | None:
+        """The metric whose learning curves say most: the one that counts, if children report it; None: they report
+        nothing."""
+        if self._without_reports:
+            return None
+        found = self._db.execute(
+            "SELECT key FROM (SELECT metrics FROM reports WHERE stage = '' LIMIT 1000) AS some, json_each(some.metrics)"
+            " GROUP BY key ORDER BY key != ?, count(*) DESC, key LIMIT 1",
+            (objective,),
+        ).fetchone()
+        return None if found is None else str(found["key"])
+
     @property
     def _without_reports(self) -> bool:
         return version_of(self._db) < 2

@@ -79,6 +79,11 @@ class ChildRow:
     """child_id of the child whose result this is, when the cache answered."""
 
     @property
+    def reported_by(self) -> str:
+        """The child whose reports are its learning curve: of an answer from the cache, the one that was trained."""
+        return self.cached_from or str(self.child.child_id)
+
+    @property
     def done(self) -> bool:
         """Committed: it counts, whatever happens next."""
         return self.evaluation is not None

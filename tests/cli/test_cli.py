@@ -14,6 +14,7 @@ import pytest
 
 from nas_cluster import job
 from nas_cluster.cli import main
+from nas_cluster.cli.curves import sparkline
 from nas_cluster.cli.progress import ProgressView, duration, line
 from nas_cluster.cluster.messages import Progress
 from nas_cluster.config.loading import write_yaml
@@ -69,6 +70,44 @@ def test_run_status_top_report_resume(cli, config_file, tmp_path):
     code, out, _ = cli("report", run)
     assert code == 0
     assert (run / REPORT).stat().st_size > 10_000
+
+
+def test_top_and_status_speak_of_metrics_by_name_and_show_curves(cli, simulated_job, tmp_path):
+    config = simulated_job(estimator={"reports": 9}, objectives={"accuracy": "max"})
+    job.execute(config, local=True)
+    run = tmp_path / "job"
+    code, out, _ = cli("top", run, "-k", 2)
+    assert code == 0
+    assert out.split()[:5] == ["rank", "accuracy", "reward", "parameters", "seconds"]
+    code, out, _ = cli("top", run, "-k", 2, "--curves")
+    assert code == 0
+    head, first, second = out.splitlines()[3:]
+    assert re.fullmatch(r"accuracy, from 0\.\d+ \(▁\) to 0\.\d+ \(█\)", head)
+    assert re.match(r" +1  r\d+-u\d+-i\d+ +[▁▂▃▄▅▆▇]{4,}█+ +0\.\d+ → 0\.\d+, 9 steps$", first)
+    assert second.split()[0] == "2"
+    _, out, _ = cli("top", run, "-k", 1, "--json", "--curves")
+    (row,) = json.loads(out)
+    assert row["objective"] == "accuracy"
+    assert row["metrics"].keys() == {"accuracy", "seconds"}
+    assert [report["step"] for report in row["reports"]] == list(range(1, 10))
+    assert row["reports"][-1]["metrics"]["accuracy"] == row["metrics"]["accuracy"] == row["reward"]
+    _, out, _ = cli("status", run, "--json")
+    assert json.loads(out)["best"]["metrics"] == row["metrics"]
+    _, out, _ = cli("status", run)
+    assert re.search(r"reward 0\.\d{4}, accuracy 0\.\d{4}, child", out)
+
+
+def test_a_run_whose_children_report_nothing_says_so(cli, run_dir):
+    code, out, _ = cli("top", run_dir, "-k", 2, "--curves")
+    assert code == 0
+    assert out.splitlines()[-1] == "no child has reported anything while it trained"
+
+
+def test_curves_are_bars_on_one_scale():
+    assert sparkline([0, 0.5, 1], 0, 1) == "▁▅█"
+    assert sparkline([1.0], 1.0, 1.0) == "▁"
+    long = sparkline(range(1001), 0, 1000)
+    assert (len(long), long[0], long[-1]) == (40, "▁", "█")
 
 
 def test_plan_starts_nothing(cli, config_file, tmp_path):

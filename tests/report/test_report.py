@@ -11,7 +11,7 @@ import pytest
 
 from nas_cluster import job
 from nas_cluster.core.drawing import Drawing, Edge, Node
-from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 from nas_cluster.report import write_report
 from nas_cluster.report.arms import verdict
 from nas_cluster.report.drawing import _HEIGHT, _place, layers_of, svg_of
@@ -64,6 +64,23 @@ def test_a_finished_search(simulated_job, tmp_path):
     assert "simulated exception" in text
     assert html.count('<svg class="drawing"') == 4
     assert "filter height" in text
+
+
+def test_learning_curves_and_metrics_stand_by_name(simulated_job, tmp_path):
+    _, text = page_of_job(simulated_job(), tmp_path)
+    assert "Learning curves" not in text, "no child reported anything"
+    estimator = {"reports": 4, "faults": {3: "exception"}}
+    html, text = page_of_job(simulated_job(name="told", estimator=estimator, objectives={"seconds": "min"}), tmp_path)
+    assert "Learning curves" in text
+    assert "best seconds" in text
+    assert '<th class="n">seconds</th><th class="n">accuracy</th>' in html, "further metrics have columns"
+    assert re.search(r"accuracy as \d+ children reported it while training; the best \d+ in colour", text)
+    assert "1: r" in html[html.index("Learning curves") :], "the best are named"
+
+
+def page_of_job(config, tmp_path):
+    job.execute(config, local=True)
+    return page_of(tmp_path / config.name)
 
 
 def test_the_stages_after_a_search_are_tables(simulated_job, tmp_path):
@@ -156,12 +173,14 @@ def test_the_papers_12800_children_stay_a_page(simulated_job, tmp_path):
                 metric = float(rng.random())
                 score = Evaluation({"accuracy": metric, "seconds": 1.0})
                 about = {"metric": metric, "reward": metric, "started_at": float(n), "finished_at": n + 5.0}
-                journal.done(replace(row, evaluation=score, worker="w", attempts=1, **about))
+                curve = [Report(step, {"accuracy": metric * step / 5}, float(step)) for step in range(1, 6)]
+                journal.done(replace(row, evaluation=score, worker="w", attempts=1, **about), curve)
             journal.applied(0, update, applied_at=update, staleness=1, verdict="applied", scalars=scalars)
     started = time.perf_counter()
-    html, _ = page_of(directory)
+    html, text = page_of(directory)
     assert time.perf_counter() - started < 20
     assert len(html) < 1_500_000
+    assert "accuracy as 300 of 12,800 children reported it while training; the best 10 in colour" in text
 
 
 def random_drawing(rng, nodes):
