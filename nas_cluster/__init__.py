@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["JobConfig", "load_run", "resume", "run"]
+__all__ = ["JobConfig", "load_run", "resume", "run", "start"]
 
 if TYPE_CHECKING:
     from nas_cluster.config import JobConfig
+    from nas_cluster.handle import start
     from nas_cluster.job import load_run, resume, run
 
 
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from nas_cluster.config import JobConfig
 
         return JobConfig
+    if name == "start":
+        from nas_cluster.handle import start
+
+        return start
     if name in __all__:
         from nas_cluster import job
 

@@ -3,15 +3,18 @@
 from nas_cluster import JobConfig, run, resume, load_run
 
 record = run(JobConfig.load("configs/quickstart.yaml"))
-for child in record.top(5): ...
+for row in record.top(5): ...
+
+They work where an event loop runs already, in a notebook: the session then has a thread of its own, and whoever
+interrupts them stops it cleanly, as in a terminal. `nas_cluster.start` does not wait for the end (`handle.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nas_cluster.cluster.messages import Outcome, Progress
@@ -21,6 +24,7 @@ from nas_cluster.cluster.session.in_process import InProcess
 from nas_cluster.cluster.session.stages import finalists_of
 from nas_cluster.cluster.session.stop import Stop, stop_on_request
 from nas_cluster.cluster.session.supervisor import Supervisor
+from nas_cluster.cluster.session.threads import Session, run_session
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
 from nas_cluster.core.errors import RunError, RunStopped
@@ -37,7 +41,21 @@ from nas_cluster.storage.layout import (
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.record import RunRecord
 
-__all__ = ["ask_to_stop", "execute", "fetch", "load_run", "make_backend", "prepare", "resume", "resume_config", "run"]
+__all__ = [
+    "OnProgress",
+    "ask_to_stop",
+    "execute",
+    "fetch",
+    "load_run",
+    "make_backend",
+    "prepare",
+    "record_of",
+    "recorded_progress",
+    "resume",
+    "resume_config",
+    "run",
+    "session_of",
+]
 
 OnProgress = Callable[[Progress], None]
 
@@ -58,10 +76,7 @@ def run(
     local: everything in this process, without Ray. Raises UserError when the input is wrong and RunStopped when the run
     was stopped or could not go on; both leave a run that can be resumed.
     """
-    outcome = execute(config, local=local, on_progress=on_progress, on_training=on_training)
-    if outcome.ended != "done":
-        raise RunStopped(outcome.reason)
-    return load_run(run_directory(config.storage_path, config.name))
+    return record_of(config, execute(config, local=local, on_progress=on_progress, on_training=on_training))
 
 
 def resume(
@@ -136,11 +151,23 @@ def execute(
 ) -> Outcome:
     """One session of a job: prepare its directory, search, finalize, say how it ended. SIGINT and SIGTERM stop it
     cleanly. What is done already is not started again."""
+    return run_session(session_of(config, local=local, on_progress=on_progress, on_training=on_training))
+
+
+def session_of(config: JobConfig, *, local: bool, on_progress: OnProgress, on_training: OnTraining) -> Session[Outcome]:
+    """What is left to do of a job, its directory prepared; whoever calls it decides where it runs."""
     directory = prepare(config)
     searched, finalized = _standing(config, directory)
     if searched is not None and finalized:
-        return searched
-    return asyncio.run(_session(config, directory, searched, make_backend(local), on_progress, on_training))
+        return partial(_nothing, searched)
+    return partial(_session, config, directory, searched, make_backend(local), on_progress, on_training)
+
+
+def record_of(config: JobConfig, outcome: Outcome) -> RunRecord:
+    """The record of a job whose session has ended. Raises RunStopped when the job is not done."""
+    if outcome.ended != "done":
+        raise RunStopped(outcome.reason)
+    return load_run(run_directory(config.storage_path, config.name))
 
 
 def make_backend(local: bool) -> Backend:
@@ -187,8 +214,14 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
     changed = {key.partition(".")[0] for key in config.difference(JobConfig.from_dict(record.config))}
     if record.state_of("search") != "done" or changed - _AFTER_SEARCH:
         return None, False
+    finalized = not config.stages or (not changed and record.state_of("finalize") == "done")
+    return Outcome("done", "the budget was used before", recorded_progress(config, record)), finalized
+
+
+def recorded_progress(config: JobConfig, record: RunRecord) -> Progress:
+    """How far a run had come when it was last at work."""
     counts, best = record.counts(), record.top(1)
-    progress = Progress(
+    return Progress(
         children_done=counts["done"],
         children_failed=counts["failed"],
         children_cached=counts["cached"],
@@ -197,8 +230,11 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
         best_child=str(best[0].child.child_id) if best else None,
         active_seconds=record.active_seconds(),
     )
-    finalized = not config.stages or (not changed and record.state_of("finalize") == "done")
-    return Outcome("done", "the budget was used before", progress), finalized
+
+
+async def _nothing(outcome: Outcome, stop: Stop) -> Outcome:
+    """The session of a job of which nothing is left to do."""
+    return outcome
 
 
 async def _session(
@@ -208,10 +244,11 @@ async def _session(
     backend: Backend,
     on_progress: OnProgress,
     on_training: OnTraining,
+    stop: Stop,
 ) -> Outcome:
     backend.connect()  # before the signal handlers: ray.init sets one of its own
     try:
-        with stop_on_request(directory) as stop:
+        with stop_on_request(stop, directory):
             outcome = searched or await Supervisor(config, directory, backend, on_progress).run(stop)
             if outcome.ended == "done" and config.stages:
                 return await _finalize(config, directory, outcome, backend, stop, on_training)

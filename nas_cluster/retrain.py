@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from nas_cluster.architectures import choose
 from nas_cluster.cluster.session.after_search import OnTraining, run_stages
 from nas_cluster.cluster.session.backend import Backend
 from nas_cluster.cluster.session.stages import Finalist, StageResult, finalists_of
-from nas_cluster.cluster.session.stop import stop_on_request
+from nas_cluster.cluster.session.stop import Stop, stop_on_request
+from nas_cluster.cluster.session.threads import run_session
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.config.loading import apply_overrides
 from nas_cluster.core.component import validated
@@ -60,7 +61,7 @@ def retrain(
         raise RunError(f"{directory}: no child has been scored yet, nothing to retrain")
     if architectures:
         stages = [stage.model_copy(update={"top": len(candidates)}) for stage in stages]
-    return asyncio.run(_run(config, directory, stages, candidates, make_backend(local), on_training))
+    return run_session(partial(_run, config, directory, stages, candidates, make_backend(local), on_training))
 
 
 def _stages(top: int, seeds: int, scale: dict[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Stage]:
@@ -88,10 +89,11 @@ async def _run(
     candidates: Sequence[Finalist],
     backend: Backend,
     on_training: OnTraining,
+    stop: Stop,
 ) -> list[StageResult]:
     backend.connect()
     try:
-        with stop_on_request(directory) as stop:
+        with stop_on_request(stop, directory):
             return await run_stages(
                 config, directory, stages, candidates, backend, kind="retrain", stop=stop, on_training=on_training
             )

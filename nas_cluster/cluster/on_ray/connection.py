@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import Any
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -23,17 +26,38 @@ _OF_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set in the entry point of a submitted job, whose runtime environment then brings the code to every process."""
 
 
-class Connection:
-    """Connected from `open` to `close`, unless this process was connected before: then nothing is changed."""
+_changing = threading.Lock()
 
-    def __init__(self) -> None:
-        self._ours = False
-        self._token: SessionToken | None = None
+
+class Connection:
+    """Connected from `open` to `close`, unless this process was connected before: then nothing is changed. A process
+    has one cluster: the first that opens says which, and the last that closes leaves it."""
+
+    _open: ClassVar[set[Connection]] = set()
+    _token: ClassVar[SessionToken | None] = None
 
     def open(self) -> None:
         """Join or start a cluster. Raises ConfigError when none answers at RAY_ADDRESS, or refuses our token."""
-        if ray.is_initialized():
-            return
+        with _changing:
+            if not ray.is_initialized():
+                self._connect()
+            elif not Connection._open:
+                return  # not ours
+            Connection._open.add(self)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        with _changing:
+            if self in Connection._open:
+                Connection._open.remove(self)
+                if not Connection._open:
+                    ray.shutdown()
+            if Connection._token is not None and not Connection._open:
+                Connection._token.close()
+                Connection._token = None
+                read_authentication_again()
+
+    def _connect(self) -> None:
         options: dict[str, Any] = {
             "log_to_driver": False,
             "logging_level": "error",
@@ -50,25 +74,25 @@ class Connection:
             _join(address, options)
         else:
             self._start(options)
-        self._ours = True
 
     def _start(self, options: dict[str, Any]) -> None:
         """A cluster of our own, on loopback and with a token of its own: this machine may have other users."""
-        self._token = SessionToken()
+        Connection._token = SessionToken()
         read_authentication_again()
         os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_max_direct_call_object_size", str(_INLINE_BYTES))
-        ray.init(address="local", include_dashboard=False, **options)
+        start = partial(ray.init, address="local", include_dashboard=False, **options)
+        if threading.current_thread() is threading.main_thread():
+            start()
+        else:
+            _lasting_thread().submit(start).result()
 
-    def close(self) -> None:
-        """Leave the cluster; one that was started here ends."""
-        if self._ours:
-            ray.shutdown()
-            self._ours = False
-        if self._token is not None:
-            self._token.close()
-            self._token = None
-            read_authentication_again()
+
+@cache
+def _lasting_thread() -> ThreadPoolExecutor:
+    """A thread that lasts as the main thread does: the kernel ends Ray's processes with the thread that started them,
+    and the session that happens to be first may end before others that use the same Ray."""
+    return ThreadPoolExecutor(1, "ray")
 
 
 def _join(address: str, options: dict[str, Any]) -> None:

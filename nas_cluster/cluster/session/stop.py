@@ -11,8 +11,10 @@ from pathlib import Path
 
 from nas_cluster.storage.layout import STOP
 
-__all__ = ["Stop", "stop_on_request"]
+__all__ = ["SIGNALS", "Stop", "stop_on_request"]
 
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped"}
+"""The signals that stop a session, and how it has ended then."""
 _LOOK_SECONDS = 0.5
 """How often a run looks whether it was asked to stop."""
 
@@ -44,20 +46,17 @@ class Stop:
 
 
 @contextmanager
-def stop_on_request(directory: Path) -> Iterator[Stop]:
-    """A Stop that SIGINT (interrupted), SIGTERM and a file in the run's directory (stopped) ask for; only the main
+def stop_on_request(stop: Stop, directory: Path) -> Iterator[None]:
+    """Have SIGINT (interrupted), SIGTERM and a file in the run's directory (stopped) ask for a stop; only the main
     thread can receive signals."""
-    stop = Stop()
     (directory / STOP).unlink(missing_ok=True)
     watch = asyncio.create_task(_watch_stop_file(directory / STOP, stop))
-    signals = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped"}
-    if threading.current_thread() is not threading.main_thread():
-        signals = {}
+    signals = SIGNALS if threading.current_thread() is threading.main_thread() else {}
     loop = asyncio.get_running_loop()
     for number, ended in signals.items():
         loop.add_signal_handler(number, stop.ask, f"{number.name} received", ended)
     try:
-        yield stop
+        yield
     finally:
         watch.cancel()
         for number in signals:

@@ -20,7 +20,7 @@ from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig
 from nas_cluster.core.errors import RunStopped
 
-__all__ = ["Supervisor", "may_recover"]
+__all__ = ["Supervisor", "may_recover", "until_it_raises"]
 
 _PROGRESS_SECONDS = 0.5
 
@@ -28,6 +28,22 @@ _PROGRESS_SECONDS = 0.5
 def may_recover(restarts: int, max_restarts: int, *, coordinator_alive: bool) -> bool:
     """Whether a lost part is worth another try."""
     return coordinator_alive and restarts < max_restarts
+
+
+def until_it_raises(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """The same, but not called any more once it has raised: that is no reason to end a search."""
+    raised = False
+
+    def tell(progress: Progress) -> None:
+        nonlocal raised
+        if not raised:
+            try:
+                on_progress(progress)
+            except Exception:
+                raised = True
+                logging.getLogger(__name__).exception("on_progress raised, and is not called any more")
+
+    return tell
 
 
 class Supervisor:
@@ -43,7 +59,7 @@ class Supervisor:
         self._config = config
         self._directory = directory
         self._backend = backend
-        self._on_progress: Callable[[Progress], None] | None = on_progress
+        self._tell = until_it_raises(on_progress)
         self._restarts = 0
 
     async def run(self, stop: Stop) -> Outcome:
@@ -141,15 +157,6 @@ class Supervisor:
             while True:
                 self._tell(await coordinator.progress())
                 await asyncio.sleep(_PROGRESS_SECONDS)
-
-    def _tell(self, progress: Progress) -> None:
-        """Call `on_progress`, until it raises: that is no reason to end a search."""
-        if self._on_progress is not None:
-            try:
-                self._on_progress(progress)
-            except Exception:
-                self._on_progress = None
-                logging.getLogger(__name__).exception("on_progress raised, and is not called any more")
 
     async def _pass_on(self, stop: Stop, coordinator: CoordinatorClient) -> None:
         """Pass on a request to stop, and that it is urgent."""
