@@ -19,7 +19,7 @@ from nas_cluster import job
 from nas_cluster.core.errors import ConfigError, RunError, RunStopped
 from nas_cluster.retrain import retrain
 
-SLOW = {"estimator": {"duration": {"seconds": 0.02}}}
+SLOW = {"estimator": {"duration": {"seconds": 0.2}}}  # two seconds: progress is told twice a second
 """60 children then take half a second."""
 ENDLESS = {"estimator": {"duration": {"seconds": 0.02}}, "budget": {"max_children": 100_000}}
 
