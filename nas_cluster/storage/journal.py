@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import sqlite3
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nas_cluster.core.errors import Fenced, RunError, RunStopped
+from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.core.evaluation import Report
 from nas_cluster.core.phases import PhaseResult
-from nas_cluster.storage.layout import JOURNAL, LOCK
+from nas_cluster.storage.database import StorageFailed, StorageFull, connect, take_lock
+from nas_cluster.storage.layout import JOURNAL
 from nas_cluster.storage.migration import SCHEMA_VERSION, migrate, schema
-from nas_cluster.storage.packing import packed
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionKind, SnapshotRow, TrainingRow
 
-__all__ = ["Journal", "StorageFailed", "StorageFull", "connect", "is_live"]
-
-
-def is_live(directory: Path) -> bool:
-    """Whether a process on this machine holds the run now."""
-    try:
-        lock = os.open(directory / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two that ask at once do not see each other
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-class StorageFailed(RunStopped):
-    """The journal cannot be written (I/O error); what was committed is safe."""
-
-
-class StorageFull(StorageFailed):
-    """The disk is full; what was committed is safe, and the same write can be tried again."""
+__all__ = ["Journal"]
 
 
 class Journal(Queries):
@@ -98,20 +75,7 @@ class Journal(Queries):
         """
         if not (directory / JOURNAL).exists():
             raise RunError(f"{directory}: holds no run")
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
-                    os.close(lock)
-                    raise RunError(f"{directory}: is in use by {holder}") from None
-                time.sleep(0.05)
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        lock = take_lock(directory, wait_seconds)
         try:
             return cls(directory, lock, kind)
         except RunError:
@@ -266,8 +230,8 @@ class Journal(Queries):
         """Record what a phase will train, before it begins; a phase that is known stays as it is."""
         with self.transaction():
             self._db.execute(
-                "INSERT OR IGNORE INTO phases (phase, tokens, planned_at) VALUES (?, ?, ?)",
-                (row.phase, packed(_json(row.tokens)), row.planned_at),
+                "INSERT OR IGNORE INTO phases (phase, tokens, packed_tokens, planned_at) VALUES (?, '', ?, ?)",
+                (row.phase, zlib.compress(_json(row.tokens).encode()), row.planned_at),
             )
 
     def phase_done(self, phase: int, path: str, result: PhaseResult, *, finished_at: float) -> None:
@@ -323,30 +287,6 @@ class Journal(Queries):
                     *(row.stage, row.source, row.seed, _json(row.settings)),
                 ),
             )
-
-
-def connect(directory: Path, *, writable: bool) -> sqlite3.Connection:
-    """A connection to a run's journal. Raises RunError: damaged, or written by a newer version."""
-    path = directory / JOURNAL
-    try:
-        uri = f"{path.resolve().as_uri()}?mode={'rw' if writable else 'ro'}"
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
-        db.row_factory = sqlite3.Row
-        if writable:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA foreign_keys = ON")
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        check = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        runs = db.execute("SELECT count(*) FROM run").fetchone()[0] if check == "ok" else 0
-    except sqlite3.Error as error:
-        raise RunError(f"{path}: damaged or not a journal ({error}); restore it from a backup") from error
-    if check != "ok" or runs != 1:
-        reason = " ".join(str(check).split()) if check != "ok" else "no run row"
-        raise RunError(f"{path}: damaged ({reason}); restore it from a backup")
-    if found > SCHEMA_VERSION:
-        raise RunError(f"{path}: written by a newer nas_cluster (journal {found}, this one reads {SCHEMA_VERSION})")
-    return db
 
 
 def _json(value: Any) -> str:

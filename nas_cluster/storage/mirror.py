@@ -19,7 +19,7 @@ import fsspec
 
 from nas_cluster.core.errors import Fenced, RunError
 from nas_cluster.storage.claim import Claim
-from nas_cluster.storage.journal import connect
+from nas_cluster.storage.database import connect
 from nas_cluster.storage.layout import CONFIG, JOURNAL, SHARED, SNAPSHOTS
 
 __all__ = ["Mirror"]

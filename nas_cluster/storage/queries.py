@@ -1,4 +1,4 @@
-"""SQL rows to the rows of `rows.py`: the queries that the writer and the readers of a journal share."""
+"""The queries that the writer and the readers of a journal share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import sqlite3
 from functools import cached_property
 from typing import Any
 
-from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
-from nas_cluster.core.phases import PhaseResult
-from nas_cluster.core.version_1 import read_evaluation
+from nas_cluster.core.evaluation import Report
 from nas_cluster.storage.migration import version_of
-from nas_cluster.storage.packing import unpacked
+from nas_cluster.storage.reading import batch_row, child_row, phase_row, session_row, training_row
 from nas_cluster.storage.rows import (
     BatchRow,
     ChildRow,
@@ -69,7 +67,7 @@ class Queries:
     def applied_since(self, moment: float) -> list[BatchRow]:
         """Minibatches whose last gradient was applied after `moment`, in that order."""
         found = self._db.execute("SELECT * FROM batches WHERE applied_at > ? ORDER BY applied_at, replica", (moment,))
-        return [_batch(row) for row in found]
+        return [batch_row(row) for row in found]
 
     def standing_at(self, moment: float) -> tuple[float | None, int]:
         """(best reward, minibatches applied) at that time."""
@@ -103,11 +101,13 @@ class Queries:
     def batch(self, replica: int, update: int) -> BatchRow | None:
         """One minibatch."""
         row = self._db.execute('SELECT * FROM batches WHERE replica = ? AND "update" = ?', (replica, update)).fetchone()
-        return None if row is None else _batch(row)
+        return None if row is None else batch_row(row)
 
     def batches(self) -> list[BatchRow]:
         """All minibatches in the order in which they were planned."""
-        return [_batch(row) for row in self._db.execute('SELECT * FROM batches ORDER BY planned_at, replica, "update"')]
+        return [
+            batch_row(row) for row in self._db.execute('SELECT * FROM batches ORDER BY planned_at, replica, "update"')
+        ]
 
     def events(self) -> list[EventRow]:
         """Everything that happened to the run, oldest first."""
@@ -116,7 +116,7 @@ class Queries:
 
     def sessions(self) -> list[SessionRow]:
         """One row per process lifetime, oldest first."""
-        return [_session(row) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
+        return [session_row(row) for row in self._db.execute("SELECT * FROM sessions ORDER BY epoch")]
 
     def state(self) -> str:
         """How the last session ended, or that it did not; done when the search and the stages after it are."""
@@ -140,16 +140,16 @@ class Queries:
 
     def phases(self) -> list[PhaseRow]:
         """All phases, oldest first."""
-        return [_phase(row) for row in self._db.execute("SELECT * FROM phases ORDER BY phase")]
+        return [phase_row(row) for row in self._db.execute("SELECT * FROM phases ORDER BY phase")]
 
     def phase(self, number: int) -> PhaseRow | None:
         """One phase; None: it was never planned. All of them are megabytes where architectures are large."""
         row = self._db.execute("SELECT * FROM phases WHERE phase = ?", (number,)).fetchone()
-        return None if row is None else _phase(row)
+        return None if row is None else phase_row(row)
 
     def trainings(self) -> list[TrainingRow]:
         """All trainings after the search, stage by stage in the order in which they were planned."""
-        return [_training(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
+        return [training_row(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
     def reports(self, what: str, *, stage: str = "") -> list[Report]:
         """What a child reported while it trained, by step; of several attempts the last one's.
@@ -230,14 +230,7 @@ class Queries:
         return float(self._one("SELECT coalesce(sum(seconds), 0) FROM children WHERE cached_from IS NULL"))
 
     def _child(self, row: sqlite3.Row) -> ChildRow:
-        if row["status"] is None:
-            return _child(row, None)
-        about = {"status": row["status"], "cause": row["cause"], "message": row["message"]}
-        data = {**about, "details": json.loads(row["details"])}
-        if "metrics" in row.keys() and row["metrics"] is not None:  # noqa: SIM118  (no mapping)
-            return _child(row, Evaluation(metrics=json.loads(row["metrics"]), **data))
-        data |= {"metric": row["metric"], "parameters": row["parameters"], "seconds": row["seconds"]}
-        return _child(row, read_evaluation(data, self._config_once.get("estimator", {})))
+        return child_row(row, self._config_once.get("estimator", {}))
 
     @cached_property
     def _config_once(self) -> dict[str, Any]:
@@ -245,59 +238,3 @@ class Queries:
 
     def _one(self, query: str) -> Any:
         return self._db.execute(query).fetchone()[0]
-
-
-def _session(row: sqlite3.Row) -> SessionRow:
-    """In the table a session's kind is called phase, and its term epoch: version 1 of the journal said so."""
-    data = dict(row)
-    return SessionRow(term=data.pop("epoch"), kind=data.pop("phase"), machine=data.pop("host"), **data)
-
-
-def _phase(row: sqlite3.Row) -> PhaseRow:
-    tokens = tuple(tuple(tuple(one) for one in step) for step in json.loads(unpacked(row["tokens"])))
-    result = None if row["result"] is None else PhaseResult.from_json(json.loads(row["result"]))
-    return PhaseRow(**{**dict(row), "tokens": tokens, "result": result})
-
-
-def _training(row: sqlite3.Row) -> TrainingRow:
-    data, evaluation, metric = dict(row), None, None
-    architecture, settings = json.loads(data["architecture"]), json.loads(data["settings"])
-    if data["evaluation"] is not None:
-        found = json.loads(data["evaluation"])
-        metric = found["metric"]
-        evaluation = read_evaluation(found, settings.get("estimator", {}))
-    read = {"architecture": architecture, "settings": settings, "evaluation": evaluation, "metric": metric}
-    return TrainingRow(**{**data, **read})
-
-
-def _batch(row: sqlite3.Row) -> BatchRow:
-    data = dict(row)
-    learned, verdict, scalars = data.pop("epochs"), data.pop("outcome"), json.loads(data.pop("scalars"))
-    return BatchRow(**data, learning_epochs=learned, verdict=verdict, scalars=scalars)
-
-
-def _child(row: sqlite3.Row, evaluation: Evaluation | None) -> ChildRow:
-    child = Child(
-        child_id=ChildId(row["replica"], row["update"], row["index"]),
-        number=row["number"],
-        tokens=tuple(json.loads(row["tokens"])),
-        architecture=json.loads(row["architecture"]),
-        key=row["key"],
-        seed=row["seed"],
-    )
-    return ChildRow(
-        child=child,
-        arm=row["arm"],
-        log_prob=row["log_prob"],
-        entropy=row["entropy"],
-        step_log_probs=None if row["step_log_probs"] is None else tuple(json.loads(row["step_log_probs"])),
-        planned_at=row["planned_at"],
-        evaluation=evaluation,
-        metric=row["metric"],
-        reward=row["reward"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        worker=row["worker"],
-        attempts=row["attempts"],
-        cached_from=row["cached_from"],
-    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from nas_cluster.core.errors import RunError, nearest
-from nas_cluster.storage.journal import connect, is_live
+from nas_cluster.storage.database import connect, is_live
 from nas_cluster.storage.layout import JOURNAL
 from nas_cluster.storage.queries import Queries
 

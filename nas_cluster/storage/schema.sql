@@ -70,11 +70,12 @@ CREATE INDEX children_by_reward ON children (reward);
 
 CREATE TABLE phases (             -- in which the workers trained what children share
   phase INTEGER PRIMARY KEY,
-  tokens TEXT NOT NULL,           -- JSON: (steps, architectures of a step, decisions); if long, base64 of zlib (packing.py)
+  tokens TEXT NOT NULL,           -- as version 1 kept them; else empty
   planned_at REAL NOT NULL,
   path TEXT,                      -- of the shared tensors after it; null until done
   result TEXT,                    -- JSON: loss, digest, seconds, sha256 of the file, details
-  finished_at REAL
+  finished_at REAL,
+  packed_tokens BLOB              -- zlib of JSON: (steps, architectures of a step, decisions); null: of version 1
 ) STRICT;
 
 CREATE TABLE events (

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from nas_cluster.core.durable import write_durably
-from nas_cluster.storage.journal import StorageFull
+from nas_cluster.storage.database import StorageFull
 from nas_cluster.storage.rows import SnapshotRow
 
 __all__ = ["DamagedSnapshot", "SnapshotStore"]

@@ -17,7 +17,8 @@ import pytest
 
 from nas_cluster.core.errors import ConfigError, Fenced, RunError
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.storage.journal import Journal, StorageFailed, connect
+from nas_cluster.storage.database import StorageFailed, connect
+from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import JOURNAL, LOCK, check_run_name, run_directory
 from nas_cluster.storage.migration import SCHEMA_VERSION
 from nas_cluster.storage.record import RunRecord
@@ -153,7 +154,7 @@ def test_a_transaction_is_whole_or_nothing(run):
 
 
 def test_a_newer_session_fences_the_older_one(run, monkeypatch):
-    monkeypatch.setattr("nas_cluster.storage.journal.fcntl.flock", lambda *args: None)
+    monkeypatch.setattr("nas_cluster.storage.database.fcntl.flock", lambda *args: None)
     older, newer = Journal.open(run), Journal.open(run)
     with pytest.raises(Fenced):
         older.plan(*batch(0))

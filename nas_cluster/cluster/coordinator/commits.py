@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import Fenced, RunStopped
-from nas_cluster.storage.journal import Journal, StorageFull
+from nas_cluster.storage.database import StorageFull
+from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import is_remote
 from nas_cluster.storage.mirror import Mirror
 from nas_cluster.storage.rows import SessionKind
@@ -80,7 +81,7 @@ class Writer:
     async def stop(self, reason: str) -> None:
         """Wind down, once; whoever asks again waits for it. The first reason counts."""
         if self._stopped is None:
-            self.stopping = reason
+            self.stopping = self.stopping or reason
             self.commit.give_up()
             self._stopped = asyncio.ensure_future(self._wind_down())
         await asyncio.shield(self._stopped)
@@ -88,7 +89,7 @@ class Writer:
     def fail(self, error: BaseException) -> None:
         """It cannot go on: stop, with this error as the reason."""
         if self.failure is None:
-            self.failure = error
+            self.failure, self.stopping = error, self.stopping or str(error)
             self.spawn(self.stop(str(error)))
 
     async def close(self, ended: str) -> str:

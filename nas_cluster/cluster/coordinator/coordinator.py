@@ -37,7 +37,7 @@ from nas_cluster.cluster.messages import (
 from nas_cluster.config import JobConfig
 from nas_cluster.core.clock import Clock
 from nas_cluster.core.errors import Fenced, RunStopped
-from nas_cluster.storage.journal import StorageFull
+from nas_cluster.storage.database import StorageFull
 from nas_cluster.storage.rows import ChildRow
 
 __all__ = ["Coordinator"]

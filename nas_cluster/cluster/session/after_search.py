@@ -25,6 +25,7 @@ from nas_cluster.cluster.session.stages import (
     plan_stage,
     rank,
     sampled,
+    training_key,
 )
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.config import JobConfig, Stage
@@ -134,7 +135,11 @@ class _AfterSearch:
     async def _run_stage(self, stage: Stage, finalists: Sequence[Finalist]) -> StageResult:
         job = self._config.for_stage(stage)
         states = shared_states(self._journal, self._config, self._directory) if schedule_of(job) is not None else []
-        planned = plan_stage(job, stage, finalists, states[-1] if states else None)
+        recorded = {training_key(row): row for row in self._journal.trainings() if row.stage == stage.name}
+        planned = [
+            replace(one, row=recorded.get(training_key(one.row), one.row))
+            for one in plan_stage(job, stage, finalists, states[-1] if states else None)
+        ]
         await self._writer.commit(lambda: self._journal.plan_trainings([one.row for one in planned]))
         known = {row.key: row for row in self._journal.trainings()}
         open_ones = [one for one in planned if known[one.row.key].evaluation is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import numpy as np
 
 from nas_cluster.cluster.coordinator.snapshots import states_of
 from nas_cluster.config import JobConfig, Stage
+from nas_cluster.core.component import build_component
 from nas_cluster.core.decisions import Tokens
-from nas_cluster.core.errors import RunStopped
+from nas_cluster.core.errors import ConfigError, RunStopped
 from nas_cluster.core.evaluation import Child, ChildId
 from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive, stream
+from nas_cluster.core.version_1 import read_estimator
+from nas_cluster.datasets import Dataset
+from nas_cluster.estimators import Estimator
 from nas_cluster.storage.layout import SNAPSHOTS
 from nas_cluster.storage.queries import Queries
 from nas_cluster.storage.rows import TrainingRow
@@ -33,6 +38,7 @@ __all__ = [
     "plan_stage",
     "rank",
     "sampled",
+    "training_key",
 ]
 
 
@@ -153,6 +159,19 @@ def plan_stage(
                 )
                 planned.append(Planned(row, child, finalist, point))
     return planned
+
+
+def training_key(row: TrainingRow) -> tuple[str, str, int, str]:
+    """What makes a training this one and no other. A journal may be older than an option of an estimator or a dataset:
+    settings are compared as today's components read them."""
+    settings = dict(row.settings)
+    with suppress(ConfigError):
+        estimator, _ = read_estimator(settings["estimator"])
+        settings["estimator"] = build_component(Estimator, estimator, where="estimator").model_dump(mode="json")  # type: ignore[type-abstract]
+        if settings["dataset"] is not None:
+            dataset = build_component(Dataset, settings["dataset"], where="dataset")  # type: ignore[type-abstract]
+            settings["dataset"] = dataset.model_dump(mode="json")
+    return row.stage, row.source, row.seed, json.dumps(settings, sort_keys=True)
 
 
 def rank(

@@ -12,7 +12,8 @@ from searches import trace
 from nas_cluster import job
 from nas_cluster.cluster.coordinator.commits import GroupCommit
 from nas_cluster.core.clock import SystemClock
-from nas_cluster.storage.journal import Journal, StorageFull
+from nas_cluster.storage.database import StorageFull
+from nas_cluster.storage.journal import Journal
 
 
 @pytest.fixture

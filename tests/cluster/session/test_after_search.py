@@ -8,10 +8,13 @@ import signal
 import pytest
 
 from nas_cluster import job
-from nas_cluster.cluster.session.stages import StageResult
+from nas_cluster.cluster.session.stages import StageResult, training_key
+from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError, RunStopped
+from nas_cluster.estimators import Estimator
 from nas_cluster.retrain import retrain
 from nas_cluster.storage.journal import Journal
+from nas_cluster.storage.rows import TrainingRow
 
 FORK = multiprocessing.get_context("fork")
 
@@ -252,3 +255,17 @@ def test_trainings_after_the_search_report_apart_from_its_children(simulated_job
         assert [report.step for report in reports] == [1, 2, 3, 4]
         assert reports[-1].metrics["accuracy"] == row.metric
     assert not {row.name for row in trainings} & record.curves("accuracy").keys()
+
+
+def test_a_training_is_known_whatever_options_its_estimator_has_been_given_since():
+    """0.1 wrote a reward into the estimator, and options that have come since are not in its rows."""
+    old = {"kind": "train", "epochs": 3, "metric": "best", "reward": "accuracy_cubed"}
+    now = build_component(Estimator, {"kind": "train", "epochs": 3, "counts": "best"}, where="estimator")
+    rest = {"dataset": {"kind": "digits"}, "scale": {}, "test": False, "point": {}}
+    rows = [
+        TrainingRow("winner", "r0-u0-i0", {}, 1, 0, {**rest, "estimator": settings})
+        for settings in (old, now.model_dump(mode="json"), {**old, "epochs": 4}, {"kind": "nobodys:Estimator"})
+    ]
+    keys = [training_key(row) for row in rows]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3

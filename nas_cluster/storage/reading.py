@@ -1,0 +1,93 @@
+"""SQL rows to the rows of `rows.py`, whatever version of the journal they are from."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
+from nas_cluster.core.phases import PhaseResult
+from nas_cluster.core.version_1 import read_evaluation
+from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionRow, TrainingRow
+
+__all__ = ["batch_row", "child_row", "phase_row", "session_row", "training_row"]
+
+_OLD_MARK = "zlib:"
+
+
+def session_row(row: sqlite3.Row) -> SessionRow:
+    """A row of `sessions`. Its kind is called phase there, and its term epoch: so version 1 called them."""
+    data = dict(row)
+    return SessionRow(term=data.pop("epoch"), kind=data.pop("phase"), machine=data.pop("host"), **data)
+
+
+def phase_row(row: sqlite3.Row) -> PhaseRow:
+    """A row of `phases`."""
+    data = dict(row)
+    text, packed = data.pop("tokens"), data.pop("packed_tokens", None)
+    if packed is None:  # of version 1, which packed long texts only, and into a text
+        packed = base64.b64decode(text.removeprefix(_OLD_MARK)) if text.startswith(_OLD_MARK) else None
+    steps = json.loads(text if packed is None else zlib.decompress(packed))
+    tokens = tuple(tuple(tuple(one) for one in step) for step in steps)
+    result = None if row["result"] is None else PhaseResult.from_json(json.loads(row["result"]))
+    return PhaseRow(**{**data, "tokens": tokens, "result": result})
+
+
+def training_row(row: sqlite3.Row) -> TrainingRow:
+    """A row of `trainings`."""
+    data, evaluation, metric = dict(row), None, None
+    architecture, settings = json.loads(data["architecture"]), json.loads(data["settings"])
+    if data["evaluation"] is not None:
+        found = json.loads(data["evaluation"])
+        metric = found["metric"]
+        evaluation = read_evaluation(found, settings.get("estimator", {}))
+    read = {"architecture": architecture, "settings": settings, "evaluation": evaluation, "metric": metric}
+    return TrainingRow(**{**data, **read})
+
+
+def batch_row(row: sqlite3.Row) -> BatchRow:
+    """A row of `batches`."""
+    data = dict(row)
+    learned, verdict, scalars = data.pop("epochs"), data.pop("outcome"), json.loads(data.pop("scalars"))
+    return BatchRow(**data, learning_epochs=learned, verdict=verdict, scalars=scalars)
+
+
+def child_row(row: sqlite3.Row, estimator: Mapping[str, Any]) -> ChildRow:
+    """A row of `children`. estimator: the job's section, for what version 1 does not say."""
+    child = Child(
+        child_id=ChildId(row["replica"], row["update"], row["index"]),
+        number=row["number"],
+        tokens=tuple(json.loads(row["tokens"])),
+        architecture=json.loads(row["architecture"]),
+        key=row["key"],
+        seed=row["seed"],
+    )
+    return ChildRow(
+        child=child,
+        arm=row["arm"],
+        log_prob=row["log_prob"],
+        entropy=row["entropy"],
+        step_log_probs=None if row["step_log_probs"] is None else tuple(json.loads(row["step_log_probs"])),
+        planned_at=row["planned_at"],
+        evaluation=None if row["status"] is None else _evaluation(row, estimator),
+        metric=row["metric"],
+        reward=row["reward"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        worker=row["worker"],
+        attempts=row["attempts"],
+        cached_from=row["cached_from"],
+    )
+
+
+def _evaluation(row: sqlite3.Row, estimator: Mapping[str, Any]) -> Evaluation:
+    about = {"status": row["status"], "cause": row["cause"], "message": row["message"]}
+    data = {**about, "details": json.loads(row["details"])}
+    if "metrics" in row.keys() and row["metrics"] is not None:  # noqa: SIM118  (no mapping)
+        return Evaluation(metrics=json.loads(row["metrics"]), **data)
+    data |= {"metric": row["metric"], "parameters": row["parameters"], "seconds": row["seconds"]}
+    return read_evaluation(data, estimator)
