@@ -240,9 +240,9 @@ class Journal(Queries):
                     *(started_at, finished_at, worker, attempts, cached_from, self.epoch, child_id),
                 ),
             ).rowcount
-            if changed:
+            if changed and reports:
                 self.add_reports(child_id, attempts, reports)
-            else:
+            elif not changed:
                 self.event("duplicate_result", child=child_id, status=e.status, metric=metric)
         return bool(changed)
 
