@@ -122,7 +122,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a pipe or the journal."""
-        return asdict(self)
+        return {**vars(self), "metrics": dict(self.metrics)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

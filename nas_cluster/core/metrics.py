@@ -14,6 +14,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST_CHARACTERS = 64
 _MOST = 100
 """Metrics of one evaluation or report."""
+_SURELY_A_FLOAT = 1e300
 _FURTHER = 6
 """Metrics that a table shows beside the usual ones."""
 
@@ -34,16 +35,19 @@ def number_of(name: str, value: Any) -> float:
 
     Raises BadMetric for what is no number.
     """
+    if type(value) in (int, float) and abs(value) < _SURELY_A_FLOAT:
+        number: float = value
+        return number
     plain = value
     if not isinstance(plain, numbers.Real) and hasattr(plain, "item") and math.prod(getattr(plain, "shape", (0,))) == 1:
         plain = plain.item()
     if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise BadMetric(f"metric {name!r} is {_described(value)}, a number is needed")
     try:
-        number = float(plain)
+        as_float = float(plain)
     except OverflowError:
         raise BadMetric(f"metric {name!r} is an integer too large for a number") from None
-    return int(plain) if isinstance(plain, numbers.Integral) else number
+    return int(plain) if isinstance(plain, numbers.Integral) else as_float
 
 
 def numbers_of(metrics: Any) -> dict[str, float]:

@@ -190,9 +190,9 @@ class Journal(Queries):
                     *(row.started_at, row.finished_at, row.worker, row.attempts, row.cached_from, self.term, child_id),
                 ),
             ).rowcount
-            if changed:
+            if changed and reports:
                 self.add_reports(child_id, row.attempts, reports)
-            else:
+            elif not changed:
                 self.event("duplicate_result", child=child_id, status=e.status, metric=row.metric)
         return bool(changed)
 

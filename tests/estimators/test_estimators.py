@@ -9,8 +9,9 @@ from text_space import TextSpace
 
 from nas_cluster.core.component import find_component, known_kinds
 from nas_cluster.core.errors import ChildTooLarge
-from nas_cluster.core.evaluation import Child, ChildId
+from nas_cluster.core.evaluation import Child, ChildId, Evaluation
 from nas_cluster.core.phases import PhaseOrder, SharedState
+from nas_cluster.core.reporting import listening
 from nas_cluster.core.task import LanguageTask
 from nas_cluster.datasets.digits import Digits
 from nas_cluster.datasets.python_docs import PythonDocs
@@ -49,6 +50,31 @@ def test_conformance(kind):
         check_estimator(estimator, WorkerContext(space, Digits(), seed=0))
         assert not estimator.check(space)
     assert bool(estimator.check(SPACE)) == sharing, "children that share no weights are refused"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"), [({"loss": 1.0}, "its own metric, 'accuracy'"), ({"accuracy": float("inf")}, "are finite")]
+)
+def test_an_estimator_without_its_own_finite_metric_does_not_conform(monkeypatch, metrics, words):
+    monkeypatch.setattr(Simulated, "result", lambda *arguments: Evaluation(metrics))
+    with pytest.raises(AssertionError, match=words):
+        check_estimator(Simulated(), WorkerContext(SPACE, Digits(), seed=0))
+
+
+@pytest.mark.parametrize("kind", ["train", "train_language_model"])
+def test_children_that_are_trained_alone_report_each_epoch(kind):
+    text = kind == "train_language_model"
+    estimator = find_component(Estimator, kind)(**{**SMALL[kind], "epochs": 3})
+    space, dataset = (TextSpace(), PythonDocs(limit=2000)) if text else (SPACE, Digits())
+    tokens = (0,) * len(space.decisions())
+    child = Child(ChildId(0, 0, 0), 0, tokens, space.decode(tokens).to_json(), "", 7)
+    reports = []
+    with listening(reports.append):
+        evaluation = estimator.open(WorkerContext(space, dataset, seed=0)).evaluate(child)
+    assert [report.step for report in reports] == [1, 2, 3]
+    name = estimator.metric_name
+    assert all(report.metrics.keys() == {name, "loss"} for report in reports)
+    assert reports[-1].metrics == {key: evaluation.metrics[key] for key in (name, "loss")}
 
 
 @pytest.mark.parametrize("kind", ["shared_weights", "shared_language_model"])

@@ -76,6 +76,24 @@ def test_real_children_on_ray_equal_those_in_process(ray_address, simulated_job)
     assert trained == [], "what was retrained is not trained again"
 
 
+def test_what_a_child_on_ray_reports_is_in_the_journal_while_it_is_at_work(ray_address, simulated_job):
+    estimator = {"reports": 8, "isolated": True, "duration": {"seconds": 6.0}}
+    topology = {"parameter_shards": 1, "controller_replicas": 1, "children_per_replica": 2}
+    config = simulated_job(name="reports", estimator=estimator, topology=topology, budget={"max_children": 2})
+    early = []
+
+    def watch(progress):
+        if progress.children_done == 0:
+            early.append(record_of(config).curves("accuracy"))
+
+    assert job.execute(config, on_progress=watch).ended == "done"
+    assert max(len(curve) for curves in early for curve in curves.values()) >= 2, "some came while nobody was done"
+    record = record_of(config)
+    for row in record.children():
+        if row.cached_from is None:
+            assert [report.step for report in record.reports(str(row.child.child_id))] == list(range(1, 9))
+
+
 def test_lost_shards_and_replicas_come_back_and_change_nothing(ray_address, simulated_job, measured):
     import ray
 
