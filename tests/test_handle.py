@@ -175,8 +175,13 @@ def test_everything_runs_where_an_event_loop_runs(simulated_job):
 def test_a_signal_stops_what_runs_where_an_event_loop_runs(simulated_job, number, ended):
     config = simulated_job(**ENDLESS)
     before = signal.getsignal(number)
-    threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
-    outcome = in_a_loop(lambda: job.execute(config, local=True))
+
+    def send(progress):
+        if progress.children_done > 5:
+            os.kill(os.getpid(), number)
+            raise ValueError("once is enough")
+
+    outcome = in_a_loop(lambda: job.execute(config, local=True, on_progress=send))
     assert (outcome.ended, outcome.reason) == (ended, f"{number.name} received")
     assert signal.getsignal(number) is before
     assert job.load_run(f"{config.storage_path}/{config.name}").state() == ended
