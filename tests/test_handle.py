@@ -19,8 +19,8 @@ from nas_cluster import job
 from nas_cluster.core.errors import ConfigError, RunError, RunStopped
 from nas_cluster.retrain import retrain
 
-SLOW = {"estimator": {"duration": {"seconds": 0.2}}}  # two seconds: progress is told twice a second
-"""60 children then take half a second."""
+SLOW = {"estimator": {"duration": {"seconds": 0.3}}}
+"""60 children then take three seconds; progress is told every half."""
 ENDLESS = {"estimator": {"duration": {"seconds": 0.02}}, "budget": {"max_children": 100_000}}
 
 
@@ -108,7 +108,7 @@ def test_a_callback_that_raises_does_not_end_the_run_nor_the_look_at_it(simulate
     def raises(progress):
         raise ValueError("mine")
 
-    handle = nas_cluster.start(simulated_job(**SLOW), local=True, on_progress=raises)
+    handle = nas_cluster.start(simulated_job(), local=True, on_progress=raises)
     assert handle.wait(60).counts()["done"] == handle.progress().children_done == 60
     assert [record.getMessage() for record in caplog.records].count(
         "on_progress raised, and is not called any more"
@@ -130,7 +130,7 @@ def test_a_callback_may_stop_the_run(simulated_job):
 
 
 def test_two_runs_go_on_beside_each_other(simulated_job):
-    handles = [nas_cluster.start(simulated_job(name=name, **SLOW), local=True) for name in ("one", "two")]
+    handles = [nas_cluster.start(simulated_job(name=name), local=True) for name in ("one", "two")]
     one, two = (handle.wait(60) for handle in handles)
     assert trace(one) == trace(two)
 
@@ -175,8 +175,13 @@ def test_everything_runs_where_an_event_loop_runs(simulated_job):
 def test_a_signal_stops_what_runs_where_an_event_loop_runs(simulated_job, number, ended):
     config = simulated_job(**ENDLESS)
     before = signal.getsignal(number)
-    threading.Timer(1.0, os.kill, (os.getpid(), number)).start()
-    outcome = in_a_loop(lambda: job.execute(config, local=True))
+
+    def send(progress):
+        if progress.children_done > 5:
+            os.kill(os.getpid(), number)
+            raise ValueError("once is enough")
+
+    outcome = in_a_loop(lambda: job.execute(config, local=True, on_progress=send))
     assert (outcome.ended, outcome.reason) == (ended, f"{number.name} received")
     assert signal.getsignal(number) is before
     assert job.load_run(f"{config.storage_path}/{config.name}").state() == ended

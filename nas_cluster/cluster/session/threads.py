@@ -103,17 +103,16 @@ _going_on: set[SessionThread[Any]] = set()
 
 
 def _stop_all() -> None:
-    """Stop what goes on as SIGTERM would, and wait for it; Ctrl-C hurries it."""
+    """Stop what goes on as SIGTERM would, and wait for it. Ctrl-C hurries it, and a second one leaves it as `kill -9`
+    would: the journal survives that."""
     sessions = list(_going_on)
-
-    def ask(reason: str, ended: str) -> None:
+    for ended in ("stopped", "interrupted"):
         for session in sessions:
-            session.ask(reason, ended)
-
-    ask("the interpreter ends", "stopped")
-    with _signals_ask(ask):
-        for session in sessions:
-            session.join()
+            session.ask("the interpreter ends", ended)
+        with suppress(KeyboardInterrupt):
+            for session in sessions:
+                session.join()
+            return
 
 
 # A last snapshot needs threads, and `atexit` comes too late for them: Python starts none by then, and executors take no
