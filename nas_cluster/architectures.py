@@ -32,8 +32,8 @@ class Chosen:
     source: str
     space: SearchSpace[Any]
     architecture: Architecture
-    stage: int = 0
-    """Number from which its space was taken, when the space grows (`Child.stage`)."""
+    first_number: int = 0
+    """Number from which its space was taken, when the space grows (`Child.first_number`)."""
 
 
 def choose(text: str, *, space: SearchSpace[Any] | None = None, options: Mapping[str, Any] | None = None) -> Chosen:
@@ -68,7 +68,7 @@ def _of_run(directory: Path, name: str) -> Chosen:
     if row is None:
         have = f"it has {record.counts()['done']} children; ranks are 1, 2, ..., ids look like r0-u4-i1"
         raise RunError(f"{directory}: no architecture {name!r}; {have}")
-    return Chosen(str(row.child.child_id), space, space.parse(row.child.architecture), row.child.stage)
+    return Chosen(str(row.child.child_id), space, space.parse(row.child.architecture), row.child.first_number)
 
 
 def _from_file(path: Path, space: SearchSpace[Any]) -> Architecture:

@@ -212,6 +212,7 @@ def _standing(config: JobConfig, directory: Path) -> tuple[Outcome | None, bool]
     """(the outcome of a search whose budget is used already, whether nothing is left to do after it either)."""
     record = load_run(directory)
     changed = {key.partition(".")[0] for key in config.difference(JobConfig.from_dict(record.config))}
+    changed -= {"storage_path"}  # where a run lies is no part of it
     if record.state_of("search") != "done" or changed - _AFTER_SEARCH:
         return None, False
     finalized = not config.stages or (not changed and record.state_of("finalize") == "done")

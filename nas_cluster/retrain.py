@@ -78,7 +78,7 @@ def _named(config: JobConfig, text: str) -> Finalist:
     if chosen.space.kind != config.space.kind:
         raise RunError(f"architecture {text!r}: is of space {chosen.space.kind!r}, the run's is {config.space.kind!r}")
     key = config.space.key(chosen.architecture)
-    child = Child(ChildId(0, 0, 0), chosen.stage, (), chosen.architecture.to_json(), key, seed=0)
+    child = Child(ChildId(0, 0, 0), chosen.first_number, (), chosen.architecture.to_json(), key, seed=0)
     return Finalist(chosen.source, child)
 
 

@@ -16,7 +16,7 @@ def describe(chosen: Chosen, task_text: str | None = None) -> dict[str, Any]:
 
     Raises ConfigError when `task_text` is no task that the space understands.
     """
-    space = chosen.space.at(chosen.stage)
+    space = chosen.space.at(chosen.first_number)
     task = _usual_task(space.understands) if task_text is None else _task_named(task_text, space.understands)
     parameters, flops = (None, None) if task is None else space.size_of(chosen.architecture, task)
     return {

@@ -111,7 +111,7 @@ def test_a_callback_that_raises_does_not_end_the_run_nor_the_look_at_it(simulate
     handle = nas_cluster.start(simulated_job(), local=True, on_progress=raises)
     assert handle.wait(60).counts()["done"] == handle.progress().children_done == 60
     assert [record.getMessage() for record in caplog.records].count(
-        "on_progress raised, and is not called any more"
+        "a callback raised, and is not called any more"
     ) == 1
 
 

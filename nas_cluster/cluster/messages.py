@@ -118,13 +118,13 @@ class BatchResult:
 
     proposal: what the journal holds, which after a crash may be older than what was asked for.
     learn: False for the cut-off last minibatch of a synchronous budget.
-    stage: `Child.stage` of its children.
+    first_number: `Child.first_number` of its children.
     """
 
     proposal: Proposal
     rewards: tuple[float, ...]
     learn: bool
-    stage: int
+    first_number: int
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Child:
     """What it is scored with, when children share tensors."""
 
     @property
-    def stage(self) -> int:
+    def first_number(self) -> int:
         """Number of its minibatch's first child: where a growing space (`SearchSpace.at`) was taken for all of them."""
         return self.number - self.child_id.index
 

@@ -63,7 +63,7 @@ class WarmTrainer(ABC):
         return Evaluation({**metrics, "parameters": _count(model), "seconds": seconds}, details=details)
 
     def _build(self, child: Child) -> nn.Module:
-        space = self.context.space.at(child.stage)
+        space = self.context.space.at(child.first_number)
         return space.build_child(space.parse(child.architecture), self._task)
 
 

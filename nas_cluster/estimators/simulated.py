@@ -83,7 +83,7 @@ class Simulated(Estimator):
     def metric(self, child: Child, space: SearchSpace[Any]) -> float:
         """What an undisturbed evaluation of `child` measures. It is the architecture that counts, as it is for real
         children: other tokens may stand for the same one, and the cache may answer either."""
-        space = space.at(child.stage)
+        space = space.at(child.first_number)
         tokens = space.encode(space.parse(child.architecture))
         noise = self.noise * float(stream(child.seed, "noise").standard_normal()) if self.noise else 0.0
         return agreement(space.decisions(), tokens, self.target_seed) + noise

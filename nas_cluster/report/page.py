@@ -174,7 +174,7 @@ def _probability_charts(space: SearchSpace[Any], done: Sequence[ChildRow]) -> li
     for w, part in enumerate(parts):
         for i in part:
             child = ordered[i].child
-            for decision, token in zip(space.at(child.stage).decisions(), child.tokens, strict=True):
+            for decision, token in zip(space.at(child.first_number).decisions(), child.tokens, strict=True):
                 if decision.head == "choice" and decision.options > 1:
                     counts.setdefault(decision.group, np.zeros((windows, decision.options)))[w, token] += 1
                     labels[decision.group] = decision.labels or tuple(map(str, range(decision.options)))

@@ -139,8 +139,8 @@ class SearchSpace(Component, ABC, Generic[A]):
         return self.decisions().mutate(tokens, rng)
 
     def at(self, number: int) -> Self:
-        """The space from which a minibatch is sampled whose first child has this number (`Child.stage`): another one
-        when the space grows during the search. Its groups of decisions stay, so that the controller goes on."""
+        """The space from which a minibatch is sampled whose first child has this number (`Child.first_number`): another
+        one when the space grows during the search. Its groups of decisions stay, so that the controller goes on."""
         return self
 
     def during(self, progress: float) -> Self:

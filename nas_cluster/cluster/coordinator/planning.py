@@ -113,4 +113,4 @@ def to_learn_from(rows: Sequence[ChildRow], *, learn: bool) -> BatchResult:
         step_log_probs=steps or None,
     )
     rewards = tuple(row.reward for row in learning if row.reward is not None)
-    return BatchResult(proposal, rewards, learn, rows[0].child.stage)
+    return BatchResult(proposal, rewards, learn, rows[0].child.first_number)

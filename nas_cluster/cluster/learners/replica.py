@@ -92,7 +92,7 @@ class Replica:
         self, update: int, batch: BatchResult, pulled: PulledWeights | None = None, first_epoch: int = 0
     ) -> Admission | None:
         """Push the minibatch's gradients: one, at the weights that sampled it, or several at those then current."""
-        spec = self._space.at(batch.stage).decisions()
+        spec = self._space.at(batch.first_number).decisions()
         admission = None
         for learning_epoch in range(first_epoch, self._epochs):
             push_number = update * self._epochs + learning_epoch

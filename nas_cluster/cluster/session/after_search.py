@@ -28,6 +28,7 @@ from nas_cluster.cluster.session.stages import (
     training_key,
 )
 from nas_cluster.cluster.session.stop import Stop
+from nas_cluster.cluster.session.supervisor import until_it_raises
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.core.clock import SystemClock
 from nas_cluster.core.errors import RunStopped
@@ -81,7 +82,7 @@ class _AfterSearch:
         self._config = config
         self._directory = directory
         self._backend = backend
-        self._on_training = on_training
+        self._on_training = until_it_raises(on_training)
         self._clock = SystemClock()
         self._writer = Writer(config, directory, self._clock, kind=kind, wind_down=self._wind_down)
         self._journal = self._writer.journal

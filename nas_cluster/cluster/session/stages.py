@@ -152,7 +152,7 @@ def plan_stage(
                 child = replace(
                     finalist.child,
                     child_id=ChildId(rank, seed, place),
-                    number=finalist.child.stage + place,  # its space stays that of its own stage
+                    number=finalist.child.first_number + place,  # its space stays that of its own stage
                     seed=derive(job.seed, "retrain", finalist.child.key, seed),
                     estimator=None if settings == default else settings,
                     shared=shared,

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from nas_cluster.cluster.messages import CoordinatorClient, Outcome, PartLost, Progress, ReplicaClient
 from nas_cluster.cluster.session.backend import Backend
@@ -22,6 +23,8 @@ from nas_cluster.core.errors import RunStopped
 
 __all__ = ["Supervisor", "may_recover", "until_it_raises"]
 
+T = TypeVar("T")
+
 _PROGRESS_SECONDS = 0.5
 
 
@@ -30,18 +33,18 @@ def may_recover(restarts: int, max_restarts: int, *, coordinator_alive: bool) ->
     return coordinator_alive and restarts < max_restarts
 
 
-def until_it_raises(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """The same, but not called any more once it has raised: that is no reason to end a search."""
+def until_it_raises(callback: Callable[[T], None]) -> Callable[[T], None]:
+    """The same, but not called any more once it has raised: that is no reason to end a run."""
     raised = False
 
-    def tell(progress: Progress) -> None:
+    def tell(news: T) -> None:
         nonlocal raised
         if not raised:
             try:
-                on_progress(progress)
+                callback(news)
             except Exception:
                 raised = True
-                logging.getLogger(__name__).exception("on_progress raised, and is not called any more")
+                logging.getLogger(__name__).exception("a callback raised, and is not called any more")
 
     return tell
 

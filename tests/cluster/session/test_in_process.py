@@ -165,7 +165,7 @@ def test_a_space_that_grows_is_searched_and_resumed_by_one_controller(simulated_
     search(simulated_job(name="grown", budget={"max_children": 14}, **growth))
     outcome, record = search(simulated_job(name="grown", budget={"max_children": 66}, **growth))
     assert outcome.ended == "done"
-    depths = {row.child.stage: len(row.child.architecture["layers"]) for row in record.children()}
+    depths = {row.child.first_number: len(row.child.architecture["layers"]) for row in record.children()}
     assert depths == {stage: 2 + 2 * (stage // 20) for stage in depths}
     assert set(depths.values()) == {2, 4, 6, 8}
     if mode == "synchronous":
