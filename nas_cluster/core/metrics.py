@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BadMetric", "check_name", "figure", "finite", "further_metrics", "number_of", "numbers_of"]
+__all__ = ["BadMetric", "check_name", "figure", "finite", "further_metrics", "plain_value", "plain_values"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST_CHARACTERS = 64
@@ -30,7 +30,7 @@ def check_name(name: Any) -> str:
     return name
 
 
-def number_of(name: str, value: Any) -> float:
+def plain_value(name: str, value: Any) -> float:
     """`value` as an int or a float: also a scalar of numpy or torch, also one that is not finite.
 
     Raises BadMetric for what is no number.
@@ -50,13 +50,13 @@ def number_of(name: str, value: Any) -> float:
     return int(plain) if isinstance(plain, numbers.Integral) else as_float
 
 
-def numbers_of(metrics: Any) -> dict[str, float]:
+def plain_values(metrics: Any) -> dict[str, float]:
     """All metrics as plain numbers, also those that are not finite. Raises BadMetric for the first defect."""
     if not isinstance(metrics, Mapping):
         raise BadMetric(f"metrics are {_described(metrics)}, a mapping of names to numbers is needed")
     if len(metrics) > _MOST:
         raise BadMetric(f"{len(metrics)} metrics, at most {_MOST} are kept")
-    return {check_name(name): number_of(name, value) for name, value in metrics.items()}
+    return {check_name(name): plain_value(name, value) for name, value in metrics.items()}
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from nas_cluster.core.evaluation import Report
-from nas_cluster.core.metrics import BadMetric, finite, numbers_of
+from nas_cluster.core.metrics import BadMetric, finite, plain_values
 
 __all__ = ["OnReport", "listen", "listening", "made", "report"]
 
@@ -37,7 +37,7 @@ def report(step: int, **metrics: Any) -> None:
     """
     if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63:
         raise BadMetric(f"step {step!r} is no number of a step; write 1, 2, 3, ...")
-    known = finite(numbers_of(metrics))
+    known = finite(plain_values(metrics))
     listener = _on_report_here.get() or _on_report
     if listener is not None and known:
         listener(Report(step, known, time.time()))

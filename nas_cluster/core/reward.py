@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from nas_cluster.core.component import Options
 from nas_cluster.core.errors import nearest
 from nas_cluster.core.evaluation import TEST, Evaluation
-from nas_cluster.core.metrics import number_of
+from nas_cluster.core.metrics import plain_value
 
 __all__ = ["Direction", "Judged", "Objective", "Reward", "judge"]
 
@@ -101,7 +101,7 @@ def judge(evaluation: Evaluation, objective: Objective, reward: Reward) -> Judge
         return Judged(evaluation)
     metric = evaluation.metrics[objective.name]
     try:
-        value = float(number_of("reward", reward.of(metric, objective.direction)))
+        value = float(plain_value("reward", reward.of(metric, objective.direction)))
     except Exception as error:
         return _unjudged(evaluation, f"reward {reward.kind!r} of {metric}: {type(error).__name__}: {error}")
     if not math.isfinite(value):

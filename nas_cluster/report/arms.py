@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nas_cluster.report import charts
 from nas_cluster.storage.rows import ChildRow
 
-__all__ = ["compare_arms", "verdict"]
+__all__ = ["compare_arms", "finding"]
 
 _TOP = 5
 _LEAST = 8
@@ -33,11 +33,11 @@ def compare_arms(done: Sequence[ChildRow], config: Mapping[str, Any]) -> dict[st
         "title": f"{name.capitalize()} against random",
         "chart": Markup(charts.arms_chart({strategy["kind"]: _scored(search), "random": _scored(control)})),
         "rows": [_figures(strategy["kind"], search, end), _figures("random", control, end)],
-        "verdict": verdict(_since(search, end / 2), _since(control, end / 2), name),
+        "finding": finding(_since(search, end / 2), _since(control, end / 2), name),
     }
 
 
-def verdict(search: Sequence[float], control: Sequence[float], name: str = "search") -> str:
+def finding(search: Sequence[float], control: Sequence[float], name: str = "search") -> str:
     """One sentence: are the search's rewards larger than those of random children of the same time?
 
     A one-sided Mann-Whitney U test. scipy comes with scikit-learn.

@@ -75,7 +75,7 @@ def correlation_section(rows: Sequence[TrainingRow], config: Mapping[str, Any], 
     if found is None:
         return None
     chart = Markup(charts.correlation_chart(found.scores, found.alone, metric))
-    return {"chart": chart, "verdict": str(found), "significant": found.significant}
+    return {"chart": chart, "finding": str(found), "significant": found.significant}
 
 
 def _metric(row: TrainingRow) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation
-from nas_cluster.core.metrics import check_name, finite, numbers_of
+from nas_cluster.core.metrics import check_name, finite, plain_values
 from nas_cluster.core.reward import judge
 from nas_cluster.estimators import Estimator, WorkerContext
 
@@ -29,7 +29,7 @@ def check_estimator(estimator: Estimator, context: WorkerContext) -> None:
     fresh = _evaluate(again.open(context), first)
     for result in results:
         assert result.status == "ok", result
-        assert numbers_of(result.metrics) == result.metrics == finite(result.metrics), "metrics are finite numbers"
+        assert plain_values(result.metrics) == result.metrics == finite(result.metrics), "metrics are finite numbers"
         assert name in result.metrics, f"its own metric, {name!r}, must be among its metrics"
         assert judge(result, estimator.objective, estimator.default_reward).reward is not None
         assert Evaluation.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False))) == result

@@ -10,7 +10,7 @@ import torch
 
 from nas_cluster.cluster.children.evaluators import checked
 from nas_cluster.core.evaluation import Evaluation, Report
-from nas_cluster.core.metrics import BadMetric, check_name, number_of, numbers_of
+from nas_cluster.core.metrics import BadMetric, check_name, plain_value, plain_values
 from nas_cluster.core.reward import Objective, Reward, judge
 
 
@@ -28,7 +28,7 @@ from nas_cluster.core.reward import Objective, Reward, judge
     ],
 )
 def test_numbers_of_every_library_become_plain_ones(value, plain):
-    found = number_of("accuracy", value)
+    found = plain_value("accuracy", value)
     assert (found, type(found)) == (plain, type(plain))
 
 
@@ -48,7 +48,7 @@ def test_numbers_of_every_library_become_plain_ones(value, plain):
 )
 def test_what_is_no_number_is_refused_by_name(value, reason):
     with pytest.raises(BadMetric, match=f"metric 'accuracy' is .*{reason}|{reason}") as caught:
-        numbers_of({"accuracy": value})
+        plain_values({"accuracy": value})
     assert "'accuracy'" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -61,9 +61,9 @@ def test_a_name_is_a_word(name):
 
 
 def test_a_hundred_metrics_are_kept():
-    assert len(numbers_of({f"m{i}": i for i in range(100)})) == 100
+    assert len(plain_values({f"m{i}": i for i in range(100)})) == 100
     with pytest.raises(BadMetric, match="101 metrics"):
-        numbers_of({f"m{i}": i for i in range(101)})
+        plain_values({f"m{i}": i for i in range(101)})
 
 
 def test_seconds_and_parameters_are_metrics():

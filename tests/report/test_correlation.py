@@ -36,7 +36,7 @@ def test_perplexities_are_compared_by_their_rewards():
 def test_an_order_that_chance_explains_is_a_warning(alone):
     section = correlation_section(rows([0.1, 0.2, 0.3, 0.4, 0.5], alone), {"correlate": {"children": 5}}, "accuracy")
     assert not section["significant"]
-    assert "WARNING" in section["verdict"]
+    assert "WARNING" in section["finding"]
     assert "<svg" in section["chart"]
 
 

@@ -13,7 +13,7 @@ from nas_cluster import job
 from nas_cluster.core.drawing import Drawing, Edge, Node
 from nas_cluster.core.evaluation import Child, ChildId, Evaluation, Report
 from nas_cluster.report import write_report
-from nas_cluster.report.arms import verdict
+from nas_cluster.report.arms import finding
 from nas_cluster.report.drawing import _HEIGHT, _place, layers_of, svg_of
 from nas_cluster.report.stages import stage_tables
 from nas_cluster.spaces.layerwise_cnn import LayerwiseCNN
@@ -122,15 +122,15 @@ def test_a_control_arm_is_compared_with_the_search(simulated_job, tmp_path):
 def test_the_verdict_on_two_arms():
     rng = np.random.default_rng(0)
     good, bad = (rng.normal(mean, 0.1, 40).tolist() for mean in (0.8, 0.6))
-    assert verdict(good, bad).startswith("In the second half of the run the search's children have larger rewards")
-    assert f"{np.median(good):.4f} of 40 and {np.median(bad):.4f} of 40 children" in verdict(good, bad)
-    assert "p < 0.0001" in verdict(good, bad)
-    assert "is not shown" in verdict(bad, good)
-    assert "is not shown" in verdict([0.5] * 20, [0.5] * 9), "equal rewards"
-    assert verdict(good[:7], bad).startswith("Too few children to tell")
+    assert finding(good, bad).startswith("In the second half of the run the search's children have larger rewards")
+    assert f"{np.median(good):.4f} of 40 and {np.median(bad):.4f} of 40 children" in finding(good, bad)
+    assert "p < 0.0001" in finding(good, bad)
+    assert "is not shown" in finding(bad, good)
+    assert "is not shown" in finding([0.5] * 20, [0.5] * 9), "equal rewards"
+    assert finding(good[:7], bad).startswith("Too few children to tell")
     # without overlap the exact p is one over the number of ways to choose 8 of 16
-    assert "p < 0.0001" in verdict([8.0 + i for i in range(8)], [float(i) for i in range(8)])
-    assert f"p = {2 / math.comb(16, 8):.2g}" in verdict([7.5, *range(9, 16)], [*range(7), 8.0])
+    assert "p < 0.0001" in finding([8.0 + i for i in range(8)], [float(i) for i in range(8)])
+    assert f"p = {2 / math.comb(16, 8):.2g}" in finding([7.5, *range(9, 16)], [*range(7), 8.0])
 
 
 def test_an_empty_run_and_one_that_only_failed(simulated_job, tmp_path):

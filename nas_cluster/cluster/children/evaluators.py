@@ -12,7 +12,7 @@ from nas_cluster.config import JobConfig
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, Diverged
 from nas_cluster.core.evaluation import Child, Evaluation
-from nas_cluster.core.metrics import BadMetric, finite, numbers_of
+from nas_cluster.core.metrics import BadMetric, finite, plain_values
 from nas_cluster.core.phases import PhaseOrder
 from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
 
@@ -83,7 +83,7 @@ def checked(evaluation: Any, *, own: str, objective: str) -> Evaluation:
     if not isinstance(evaluation, Evaluation):
         return Evaluation.failure("bad_result", f"the estimator returned {type(evaluation).__name__}")
     try:
-        metrics = numbers_of(evaluation.metrics)
+        metrics = plain_values(evaluation.metrics)
     except BadMetric as error:
         return Evaluation.failure("bad_result", str(error))
     seconds = metrics.get("seconds", 0.0)
