@@ -22,6 +22,11 @@ class Part:
 
     candidates_nN: steps that are attended to, filled up with step 0 where a decision has fewer. legal_nN: which of
     the N are its own; None where all are. bias_nN: None where no decision has one.
+
+    >>> spec = DecisionSpec([Decision("a", "choice", 3, "size"), Decision("b", "choice", 2, "size")])
+    >>> part = Part.of(spec, [0, 1])
+    >>> part.steps_n.tolist(), part.legal_nN.tolist()
+    ([0, 1], [[True, True, True], [True, True, False]])
     """
 
     head: Head
@@ -53,7 +58,13 @@ class Part:
 
 class Layout:
     """A spec for one network. `groups`: of choices, in the order of their tables of embeddings, which stand after the
-    one row of the network's start and before one row of zeros; `sizes`: their options."""
+    one row of the network's start and before one row of zeros; `sizes`: their options.
+
+    >>> spec = DecisionSpec([Decision("a", "choice", 3, "size"), Decision("b", "choice", 2, "kind")])
+    >>> layout = Layout(spec, {"size": 3, "kind": 2})
+    >>> [part.group for part in layout.parts], layout.order_T.tolist()
+    (['kind', 'size'], [1, 0])
+    """
 
     def __init__(self, spec: DecisionSpec, sizes: dict[str, int]) -> None:
         self.spec = spec

@@ -71,8 +71,8 @@ class _Trainer(WarmTrainer):
         from nas_cluster.training.image_classifier import evaluate, train_image_classifier
 
         result = train_image_classifier(model, self._store, self._store.plan(child.seed), self._settings)
-        metrics = {"accuracy": self._settings.score(result.accuracies), "loss": result.losses[-1]}
+        metrics = {"accuracy": self._settings.score(result.curve), "loss": result.losses[-1]}
         if self.context.test:
-            dtype = getattr(torch, result.precision)
+            dtype = getattr(torch, result.about["precision"])
             metrics["test_accuracy"] = evaluate(model, self._store.test_batches(), dtype)
         return metrics, result.details()

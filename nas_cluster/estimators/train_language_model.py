@@ -54,7 +54,7 @@ class _Trainer(WarmTrainer):
         from nas_cluster.training.language_model import perplexity, train_language_model
 
         result = train_language_model(model, self._store, self._settings)
-        metrics = {"perplexity": self._settings.score(result.perplexities), "loss": result.losses[-1]}
+        metrics = {"perplexity": self._settings.score(result.curve), "loss": result.losses[-1]}
         if self.context.test:
             metrics["test_perplexity"] = perplexity(model, self._store.test_windows())
         return metrics, result.details()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,43 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_cluster.core import reporting
-from nas_cluster.core.errors import Diverged
 from nas_cluster.nn.protocols import follows_progress, training_logits
 from nas_cluster.training.images import ImageStore
 from nas_cluster.training.plan import IndexPlan
 from nas_cluster.training.precision import choose_precision
+from nas_cluster.training.result import TrainingResult
 from nas_cluster.training.settings import ImageSettings, TrainingSettings
 from nas_cluster.training.step import TrainingStep
 
-__all__ = ["TrainingResult", "classification_loss", "evaluate", "train_image_classifier"]
-
-
-@dataclass
-class TrainingResult:
-    """What training measured. `accuracies` and `losses` have one entry per epoch.
-
-    images_per_second: training images by the wall time of the whole training, validation included.
-    """
-
-    accuracies: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    images_per_second: float = 0.0
-    precision: str = ""
-    precision_reason: str = ""
-    path: str = "eager"
-    notes: list[str] = field(default_factory=list)
-
-    def details(self) -> dict[str, Any]:
-        """Plain data for the journal."""
-        return {
-            "accuracies": [round(a, 6) for a in self.accuracies],
-            "losses": [round(loss, 6) for loss in self.losses],
-            "images_per_second": round(self.images_per_second, 1),
-            "precision": self.precision,
-            "precision_reason": self.precision_reason,
-            "path": self.path,
-            "notes": self.notes,
-        }
+__all__ = ["classification_loss", "evaluate", "train_image_classifier"]
 
 
 def train_image_classifier(
@@ -63,7 +33,8 @@ def train_image_classifier(
     model = model.to(device).to(memory_format=torch.channels_last)
     _set_batch_norm(model, settings)
     dtype, reason = choose_precision(settings, model, device.type)
-    result = TrainingResult(precision=str(dtype).removeprefix("torch."), precision_reason=reason)
+    about = {"precision": str(dtype).removeprefix("torch."), "precision_reason": reason}
+    result = TrainingResult("accuracy", "images", about=about)
     training = _Training(model, store, settings, dtype)
     started = time.perf_counter()
     for epoch in range(settings.epochs):
@@ -74,14 +45,10 @@ def train_image_classifier(
             t = epoch + step / plan.steps
             training.progress.fill_(t / settings.epochs)
             training.step(rows_S6B[step], settings.schedule.rate(t, settings.epochs, settings.learning_rate))
-        loss = float(training.loss_sum) / plan.steps  # here the host waits for the epoch
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
-        result.losses.append(loss)
-        result.accuracies.append(evaluate(model, store.validation_batches(), dtype))
-        reporting.report(epoch + 1, accuracy=result.accuracies[-1], loss=loss)
+        result.check_loss(float(training.loss_sum) / plan.steps)  # here the host waits for the epoch
+        result.end_epoch(evaluate(model, store.validation_batches(), dtype))
     images = settings.epochs * plan.steps * plan.batch
-    result.images_per_second = images / (time.perf_counter() - started)
+    result.per_second = images / (time.perf_counter() - started)
     result.path, result.notes = training.path, training.notes
     return result
 

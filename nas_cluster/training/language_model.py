@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,48 +17,25 @@ from torch.nn import functional as F
 from nas_cluster.core import reporting
 from nas_cluster.core.errors import Diverged
 from nas_cluster.training.language_settings import LanguageSettings
+from nas_cluster.training.result import TrainingResult
 from nas_cluster.training.softmax_loss import softmax_loss
 from nas_cluster.training.step import TrainingStep
 from nas_cluster.training.text import NO_TARGET, TextStore
 
-__all__ = ["LanguageResult", "perplexity", "train_language_model"]
+__all__ = ["perplexity", "train_language_model"]
 
 _LARGEST_LOSS = 700.0
 """Nats per token; beyond it exp(loss) is no longer a number."""
 
 
-@dataclass
-class LanguageResult:
-    """What training measured, per epoch: validation `perplexities`, training `losses` (nats per token).
-
-    tokens_per_second: training tokens by the wall time of the whole training, validation included.
-    """
-
-    perplexities: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    tokens_per_second: float = 0.0
-    path: str = "eager"
-    notes: list[str] = field(default_factory=list)
-
-    def details(self) -> dict[str, Any]:
-        """Plain data for the journal."""
-        return {
-            "perplexities": [round(p, 4) for p in self.perplexities],
-            "losses": [round(loss, 6) for loss in self.losses],
-            "tokens_per_second": round(self.tokens_per_second, 1),
-            "path": self.path,
-            "notes": self.notes,
-        }
-
-
-def train_language_model(model: Any, store: TextStore, settings: LanguageSettings) -> LanguageResult:
+def train_language_model(model: Any, store: TextStore, settings: LanguageSettings) -> TrainingResult:
     """Train `model` in place for the settings' epochs; validation perplexity after each.
 
     Raises Diverged when an epoch's training or validation loss is not finite.
     """
     model = model.to(store.device)
     training = _Training(model, store, settings)
-    result = LanguageResult()
+    result = TrainingResult("perplexity", "tokens")
     started = time.perf_counter()
     for epoch in range(settings.epochs):
         model.train()
@@ -67,14 +43,10 @@ def train_language_model(model: Any, store: TextStore, settings: LanguageSetting
         for step in range(store.windows):
             rate = settings.schedule.rate(epoch + step / store.windows, settings.epochs, settings.learning_rate)
             training.step(store.window(step), rate)
-        loss = float(training.loss_sum) / store.windows  # here the host waits for the epoch
-        if not math.isfinite(loss):
-            raise Diverged(f"the training loss is {loss} in epoch {epoch + 1}")
-        result.losses.append(loss)
-        result.perplexities.append(perplexity(model, store.validation_windows()))
-        reporting.report(epoch + 1, perplexity=result.perplexities[-1], loss=loss)
+        result.check_loss(float(training.loss_sum) / store.windows)  # here the host waits for the epoch
+        result.end_epoch(perplexity(model, store.validation_windows()))
     tokens = settings.epochs * store.windows * store.columns * settings.sequence_length
-    result.tokens_per_second = tokens / (time.perf_counter() - started)
+    result.per_second = tokens / (time.perf_counter() - started)
     result.path, result.notes = training.path, training.notes
     return result
 

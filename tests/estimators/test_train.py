@@ -24,7 +24,7 @@ def test_the_test_images_are_seen_once_and_only_when_asked(test, monkeypatch):
     evaluation = train.open(WorkerContext(SPACE, Digits(), seed=0, test=test)).evaluate(CHILD)
     assert len(asked) == int(test)
     assert ("test_accuracy" in evaluation.metrics) == test
-    assert len(evaluation.details["accuracies"]) == 3
+    assert evaluation.details["images_per_second"] > 0
 
 
 def test_a_smaller_training_set_is_the_same_for_every_child_and_leaves_the_validation_set(monkeypatch):

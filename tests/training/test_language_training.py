@@ -206,9 +206,9 @@ def test_a_text_that_follows_from_itself_is_learned(optimizer):
     settings = LanguageSettings(epochs=20, batch_size=4, sequence_length=12, **optimizer)
     model = child_of(vocabulary=5, hidden_size=12)
     result = train_language_model(model, TextStore(data, settings, "cpu"), settings)
-    assert result.perplexities[-1] < 1.05
+    assert result.curve[-1] < 1.05
     assert result.losses[-1] < 0.05 < result.losses[0]
-    assert len(result.perplexities) == len(result.losses) == 20
+    assert len(result.curve) == len(result.losses) == 20
 
 
 def test_equal_seeds_give_equal_results():
@@ -218,7 +218,7 @@ def test_equal_seeds_give_equal_results():
         torch.manual_seed(seed)
         model = lstm_child(11, 6, dropout=0.3)
         result = train_language_model(model, store_of(settings)[1], settings)
-        return result.losses + result.perplexities
+        return result.losses + result.curve
 
     assert run(1) == run(1) != run(2)
 

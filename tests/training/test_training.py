@@ -199,8 +199,8 @@ def test_digits_are_learned_in_both_precisions(precision):
     body = [nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
     model = nn.Sequential(*body, nn.Flatten(), nn.Linear(256, 10))
     result = train_image_classifier(model, store, store.plan(0), settings)
-    assert result.precision == precision
-    assert result.accuracies[-1] > 0.94
+    assert result.about["precision"] == precision
+    assert result.curve[-1] > 0.94
     assert result.losses[-1] < result.losses[0]
 
 
@@ -273,7 +273,7 @@ def test_bfloat16_is_safe_for_children_of_every_space(kind):
         torch.manual_seed(0)
         model = space.build_child(architecture, store.task)
         exact = settings.model_copy(update={"precision": precision})
-        return train_image_classifier(model, store, store.plan(0), exact).accuracies[-1]
+        return train_image_classifier(model, store, store.plan(0), exact).curve[-1]
 
     single, half = accuracy("float32"), accuracy("bfloat16")
     assert single > 0.2  # twice chance: it learned

@@ -58,7 +58,7 @@ def test_a_child_is_told_how_far_its_training_is():
     result = train_image_classifier(model, store, store.plan(0), settings)
     assert model.told == pytest.approx([step / 8 for step in range(8)])
     assert model.aside.weight.grad is not None
-    assert len(result.accuracies) == 2
+    assert len(result.curve) == 2
 
 
 def test_batch_norm_follows_the_settings_and_else_the_child():

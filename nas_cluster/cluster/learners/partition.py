@@ -17,7 +17,14 @@ __all__ = ["Layout", "shard_slices"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the tensors in a flat vector, in order."""
+    """Names and shapes of the tensors in a flat vector, in order.
+
+    >>> layout = Layout.of({"bias": np.zeros(2, np.float32), "matrix": np.ones((2, 3), np.float32)})
+    >>> layout.size, [part.stop - part.start for part in shard_slices(layout.size, 3)]
+    (8, [2, 3, 3])
+    >>> layout.unflatten(np.arange(8, dtype=np.float32))["matrix"].shape
+    (2, 3)
+    """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
