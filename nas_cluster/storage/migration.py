@@ -26,6 +26,7 @@ def migrate(db: sqlite3.Connection) -> None:
     if version_of(db) < 2:
         db.execute("ALTER TABLE children ADD COLUMN metrics TEXT")
         db.execute("ALTER TABLE phases ADD COLUMN packed_tokens BLOB")
+        db.execute("CREATE INDEX children_by_time ON children (finished_at)")
         table = re.search(r"CREATE TABLE reports .*?;", re.sub(r"--.*", "", schema()), re.DOTALL)
         assert table is not None
         db.execute(table.group())

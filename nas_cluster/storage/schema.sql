@@ -67,6 +67,7 @@ CREATE TABLE children (
 CREATE UNIQUE INDEX children_by_batch ON children (replica, "update", "index");
 CREATE INDEX children_by_key ON children (key, status);
 CREATE INDEX children_by_reward ON children (reward);
+CREATE INDEX children_by_time ON children (finished_at);
 
 CREATE TABLE phases (             -- in which the workers trained what children share
   phase INTEGER PRIMARY KEY,
