@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,15 @@ class TensorBoard:
         self._written: dict[str, float] = {}
         """Rows of the last seconds and their times: what is read again, as a row may come late."""
         self._best: float | None = None
+        self._at_work = threading.Lock()
         self._updates = 0
 
     def follow(self) -> None:
         """Write what was committed since the last time."""
+        with self._at_work:
+            self._follow()
+
+    def _follow(self) -> None:
         try:
             if self._record is None:
                 self._begin(RunRecord.open(self._directory))
@@ -56,13 +62,14 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write what is left."""
-        self.follow()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._record is not None:
-            self._record.close()
-            self._record = None
+        with self._at_work:
+            self._follow()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            if self._record is not None:
+                self._record.close()
+                self._record = None
 
     def _begin(self, record: RunRecord) -> None:
         self._record = record

@@ -70,7 +70,7 @@ def test_a_notebook_runs_from_top_to_bottom(execute, tmp_path):
         SETUP,
         "record = run(config, local=True, on_progress=lambda p: print('progress', p.children_done))\n"
         "print(record.state())",
-        "for row in record.top(3): print(row.evaluation.metric, row.child.architecture)",
+        "for row in record.top(3): print(row.evaluation.metrics['accuracy'], row.child.architecture)",
         "handle = start(JobConfig.from_dict({**data, 'name': 'beside'}), local=True)\n"
         "while not handle.progress().children_done: time.sleep(0.1)\n"
         "print(handle.done, handle.record.state())\n"

@@ -77,6 +77,7 @@ class Writer:
         if self._mirror is not None:
             await asyncio.to_thread(self._mirror.claim, self._directory)
         self.spawn(self._heartbeat())
+        self.spawn(self._plot())
 
     async def stop(self, reason: str) -> None:
         """Wind down, once; whoever asks again waits for it. The first reason counts."""
@@ -97,6 +98,8 @@ class Writer:
         done and the session was stopped or failed. Raises RunStopped when the last copy could not be made."""
         if self.stopping is not None and ended == "done":
             ended = "failed" if self.failure else "stopped"
+        async with self._mirroring:  # a copy that is being made goes on in its thread, whoever is cancelled
+            pass
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -168,10 +171,14 @@ class Writer:
             await self._clock.sleep(_HEARTBEAT_SECONDS)
             self._on_beat()
             await self.commit(lambda: self.journal.heartbeat(self.seconds))
-            await asyncio.to_thread(self._tensorboard.follow)
             if self._mirror is not None:
                 with suppress(OSError):  # shared storage is out of reach, perhaps only for now
                     await asyncio.to_thread(self._mirror.check)
+
+    async def _plot(self) -> None:
+        while True:
+            await self._clock.sleep(_HEARTBEAT_SECONDS)
+            await asyncio.to_thread(self._tensorboard.follow)
 
     def _on_full(self, reason: str | None) -> None:
         """The disk is full: everything waits for the next commit, children in flight go on. Or it has room again."""
