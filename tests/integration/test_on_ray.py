@@ -143,9 +143,8 @@ def test_a_lost_coordinator_stops_the_run_which_then_continues(ray_address, simu
     async def scenario():
         supervisor = Supervisor(config, directory, backend)
         run = asyncio.create_task(supervisor.run(Stop()))
-        while len(backend._learners) < 4:
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+        while not job.load_run(directory).counts()["done"]:
+            await asyncio.sleep(0.1)
         ray.kill(backend._actors[0])
         with pytest.raises(RunStopped, match="the coordinator was lost"):
             await run
