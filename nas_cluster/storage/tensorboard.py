@@ -5,14 +5,13 @@ They are for people: a disk that does not take them costs points, never the run.
 
 from __future__ import annotations
 
+import logging
 import os
-import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from nas_cluster.core.errors import RunError
 from nas_cluster.storage.layout import TENSORBOARD
 from nas_cluster.storage.record import RunRecord
 from nas_cluster.storage.rows import BatchRow, ChildRow
@@ -40,12 +39,14 @@ class TensorBoard:
         """Rows of the last seconds and their times: what is read again, as a row may come late."""
         self._best: float | None = None
         self._at_work = threading.Lock()
+        self._closed = False
         self._updates = 0
 
     def follow(self) -> None:
         """Write what was committed since the last time."""
         with self._at_work:
-            self._follow()
+            if not self._closed:
+                self._follow()
 
     def _follow(self) -> None:
         try:
@@ -57,13 +58,15 @@ class TensorBoard:
             batches = [row for row in self._record.applied_since(since) if _name(row) not in self._written]
             if children or batches:
                 self._write(children, batches)
-        except (OSError, RunError, sqlite3.Error):
+        except Exception:  # points are for people: whatever costs some of them is no reason to end a search
+            logging.getLogger(__name__).debug("points for TensorBoard are lost", exc_info=True)
             self._file = None  # it may end in half a record: what comes later goes to another file
 
     def close(self) -> None:
         """Write what is left."""
         with self._at_work:
             self._follow()
+            self._closed = True  # a thread that comes late finds nothing to do
             if self._file is not None:
                 self._file.close()
                 self._file = None
