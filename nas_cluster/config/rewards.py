@@ -14,7 +14,14 @@ from nas_cluster.core.reward import Direction, Objective, Reward
 from nas_cluster.core.version_1 import read_estimator
 from nas_cluster.estimators import Estimator
 
-__all__ = ["Objectives", "RewardSection", "move_old_rewards", "objective_name", "wrong_reward"]
+__all__ = [
+    "Objectives",
+    "RewardSection",
+    "failure_that_wins",
+    "move_old_rewards",
+    "objective_name",
+    "wrong_reward",
+]
 
 _SCALED = {"type": "object", "properties": {"kind": {"type": "string"}, "scale": {"type": ["number", "null"]}}}
 RewardSection = Annotated[Reward | None, WithJsonSchema({"anyOf": [{"type": "string"}, _SCALED, {"type": "null"}]})]
@@ -28,6 +35,16 @@ def _one_metric(objectives: dict[str, Direction]) -> dict[str, Direction]:
 
 
 Objectives = Annotated[dict[str, Direction], AfterValidator(_one_metric)]
+
+
+def failure_that_wins(objective: Objective, reward: Reward, failure_reward: float) -> list[str]:
+    """Why this reward of failed children would make them better than all that succeed."""
+    if objective.direction == "max" or reward.kind not in ("identity", "cubed") or failure_reward < 0:
+        return []
+    return [
+        f"failures.reward: rewards of a minimised metric ({objective.name!r}, reward {reward.kind}) are negative, so "
+        f"{failure_reward:g} for a failed child would be the best; set it below the worst that you expect"
+    ]
 
 
 def wrong_reward(estimator: Estimator, objective: Objective, reward: Reward) -> list[str]:

@@ -38,10 +38,12 @@ def test_the_estimator_says_which_metric_is_its_own():
 
 
 def test_the_job_says_which_one_counts():
-    config = job(objectives={"latency": "min"}, reward="cubed")
+    failures = {"reward": -10}
+    config = job(objectives={"latency": "min"}, reward="cubed", failures=failures)
     assert config.objective == Objective("latency", "min")
     assert config.judge(Evaluation({"accuracy": 0.5, "latency": 2.0})).reward == -8.0
-    assert job(objectives={"latency": "min"}).reward_rule == Reward(), "a default is for the estimator's own metric"
+    other = job(objectives={"latency": "min"}, failures=failures)
+    assert other.reward_rule == Reward(), "a default is for the estimator's own metric"
     assert objective_name(config.to_dict()) == "latency"
     assert objective_name(job().to_dict()) == "accuracy"
     assert objective_name({"estimator": {"kind": "not_here:Mine"}}) == "metric"
@@ -120,7 +122,7 @@ def test_a_recorded_default_may_be_said_aloud():
     with pytest.raises(ConfigError, match=r"reward.*: the run has"):
         job(reward="cubed").check_continues(job())
     with pytest.raises(ConfigError, match=r"objectives.*: the run has"):
-        job(objectives={"accuracy": "min"}).check_continues(job())
+        job(objectives={"loss": "max"}).check_continues(job())
 
 
 def test_a_stage_ranks_by_the_jobs_reward_or_by_its_own_estimators_default():
@@ -147,3 +149,23 @@ def test_somebodys_own_estimator_keeps_its_settings_and_is_told_what_nobody_call
     config = job(estimator={"kind": f"{__name__}:Mine", "reward": "x"})
     assert (config.estimator.reward, config.reward) == ("x", None)
     assert "nobody calls its reward_of any more" in refused(estimator={"kind": f"{__name__}:Old"})
+
+
+def test_a_failed_child_must_not_be_the_best():
+    words = (
+        "failures.reward: rewards of a minimised metric ('loss', reward identity) are negative, so 0 for a failed child"
+        " would be the best; set it below the worst that you expect"
+    )
+    assert refused(objectives={"loss": "min"}) == f"config: {words}"
+    assert "('loss', reward cubed)" in refused(objectives={"loss": "min"}, reward="cubed")
+    job(objectives={"loss": "min"}, failures={"reward": -10})
+    job(objectives={"loss": "min"}, reward="inverse")
+
+
+def test_nor_a_failed_training_of_an_estimator_with_an_objective_of_its_own():
+    text = {**TEXT, "reward": "cubed", "estimator": "simulated"}
+    one = "train_language_model"
+    assert "('perplexity', reward cubed)" in refused(**text, retrain=one)
+    twice = refused(**text, retrain=one, finalize=[{"name": "winner", "estimator": one}])
+    assert len(twice.splitlines()) == 1
+    assert "('perplexity', reward cubed)" in refused(**text, finalize=[{"name": "winner", "estimator": one}])

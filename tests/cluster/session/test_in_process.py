@@ -366,7 +366,9 @@ def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job, l
 
 def test_the_metric_that_counts_need_not_be_the_estimators_own(simulated_job):
     fast = {"duration": {"seconds": 0.002, "sigma": 1.0}}
-    _, record = search(simulated_job(estimator=fast, objectives={"seconds": "min"}, cache=False))
+    _, record = search(
+        simulated_job(estimator=fast, objectives={"seconds": "min"}, failures={"reward": -10}, cache=False)
+    )
     rows = record.children()
     assert all(row.metric == row.evaluation.seconds and row.reward == -row.metric for row in rows)
     assert record.top(1)[0].metric == min(row.metric for row in rows)
@@ -374,7 +376,7 @@ def test_the_metric_that_counts_need_not_be_the_estimators_own(simulated_job):
 
 
 @pytest.mark.parametrize(
-    ("changes", "cause"), [({"reward": "math:acosh"}, "bad_reward"), ({"objectives": {"flops": "min"}}, "bad_result")]
+    ("changes", "cause"), [({"reward": "math:acosh"}, "bad_reward"), ({"objectives": {"flops": "max"}}, "bad_result")]
 )
 def test_a_child_without_a_reward_or_the_metric_that_counts_has_failed_and_the_run_goes_on(
     simulated_job, changes, cause
