@@ -9,9 +9,10 @@ from pydantic import AfterValidator, ValidationError, WithJsonSchema
 
 from nas_cluster.core.component import find_component
 from nas_cluster.core.errors import ConfigError
+from nas_cluster.core.evaluation import TEST
 from nas_cluster.core.metrics import check_name
 from nas_cluster.core.reward import Direction, Objective, Reward
-from nas_cluster.core.version_1 import read_estimator
+from nas_cluster.core.version_1 import OldReward, read_estimator
 from nas_cluster.estimators import Estimator
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "failure_that_wins",
     "move_old_rewards",
     "objective_name",
+    "todays",
     "wrong_reward",
 ]
 
@@ -30,7 +32,9 @@ RewardSection = Annotated[Reward | None, WithJsonSchema({"anyOf": [{"type": "str
 def _one_metric(objectives: dict[str, Direction]) -> dict[str, Direction]:
     if len(objectives) != 1:
         raise ValueError(f"{len(objectives)} metrics, exactly one can count today")
-    check_name(next(iter(objectives)))
+    name = check_name(next(iter(objectives)))
+    if name.startswith(TEST):
+        raise ValueError(f"{name!r} is measured on the test set, which a search never sees")
     return objectives
 
 
@@ -61,18 +65,37 @@ def move_old_rewards(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     The search's own estimator says what the job's reward is; what `retrain` or a stage said beside it is left out, as
     a stage ranks by the same reward.
     """
-    sections, mistakes = dict(data), []
+    sections, mistakes = dict(data), list[str]()
+
+    def read(section: Any, where: str) -> tuple[Any, OldReward | None]:
+        try:
+            return read_estimator(section)
+        except ConfigError as error:
+            mistakes.append(f"{where}.{error}")
+            return {key: value for key, value in section.items() if key != "metric"}, None
+
     if "estimator" in sections:
-        sections["estimator"], reward = read_estimator(sections["estimator"])
-        if reward is not None and sections.get("reward") is not None and not _same(sections["reward"], reward):
+        sections["estimator"], old = read(sections["estimator"], "estimator")
+        if old is not None and sections.get("reward") is not None and not _same(sections["reward"], old.rule):
             mistakes.append("estimator.reward: is said in the section `reward` too, and differently; leave it out here")
-        elif reward is not None:
-            sections["reward"] = reward
+        elif old is not None and not old.default:
+            sections["reward"] = old.rule
     if sections.get("retrain") is not None:
-        sections["retrain"], _ = read_estimator(sections["retrain"])
+        sections["retrain"], _ = read(sections["retrain"], "retrain")
     if isinstance(sections.get("finalize"), list | tuple):
-        sections["finalize"] = [_stage(stage) for stage in sections["finalize"]]
+        stages = list(sections["finalize"])
+        for number, stage in enumerate(stages):
+            if isinstance(stage, Mapping) and stage.get("estimator") is not None:
+                estimator, _ = read(stage["estimator"], f"finalize.{number}.estimator")
+                stages[number] = {**stage, "estimator": estimator}
+        sections["finalize"] = stages
     return sections, mistakes
+
+
+def todays(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded config in today's words, so that what overrides it need not contradict the old ones."""
+    sections, _ = move_old_rewards(recorded)
+    return sections
 
 
 def objective_name(config: Mapping[str, Any]) -> str:
@@ -83,12 +106,6 @@ def objective_name(config: Mapping[str, Any]) -> str:
         return find_component(Estimator, config["estimator"]["kind"]).metric_name  # type: ignore[type-abstract]
     except ConfigError:
         return "metric"
-
-
-def _stage(stage: Any) -> Any:
-    if not isinstance(stage, Mapping) or stage.get("estimator") is None:
-        return stage
-    return {**stage, "estimator": read_estimator(stage["estimator"])[0]}
 
 
 def _same(said: Any, moved: Mapping[str, Any]) -> bool:

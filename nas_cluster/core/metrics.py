@@ -57,7 +57,7 @@ def plain_value(name: str, value: Any) -> float:
         as_float = float(plain)
     except OverflowError:
         raise BadMetric(f"metric {name!r} is an integer too large for a number") from None
-    return int(plain) if isinstance(plain, numbers.Integral) and abs(plain) < _MOST_OF_AN_INTEGER else as_float
+    return int(plain) if isinstance(plain, numbers.Integral) and abs(int(plain)) < _MOST_OF_AN_INTEGER else as_float
 
 
 def check_usual(metrics: Mapping[str, float]) -> None:

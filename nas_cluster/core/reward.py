@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 from nas_cluster.core.component import Options
 from nas_cluster.core.errors import nearest
 from nas_cluster.core.evaluation import TEST, Evaluation
+from nas_cluster.core.importing import NotImported, imported
 from nas_cluster.core.metrics import plain_value
 
 __all__ = ["MOST", "Direction", "Judged", "Objective", "Reward", "judge", "without_objective"]
@@ -132,9 +132,9 @@ def _function(kind: str) -> Callable[[float], float]:
     """The user's function. Raises ValueError when it is not there."""
     module_name, _, name = kind.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"reward {kind!r}: cannot import {module_name}: {error}") from error
+        module = imported(module_name)
+    except NotImported as error:
+        raise ValueError(f"reward {kind!r}: {error}") from error
     found = getattr(module, name, None)
     if not callable(found):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]

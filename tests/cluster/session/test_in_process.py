@@ -390,6 +390,30 @@ def test_a_child_without_a_reward_or_the_metric_that_counts_has_failed_and_the_r
     assert len(failed) >= 50, "of acosh only the best children have a value"
 
 
+def huge(metric):
+    return 1e30 if metric > 0.5 else -1e30
+
+
+def test_rewards_as_large_as_they_may_be_break_no_sum(simulated_job):
+    outcome, record = search(simulated_job(reward=f"{__name__}:huge", failures={"reward": -1e30}))
+    assert outcome.ended == "done"
+    assert {row.reward for row in record.children()} == {1e30, -1e30}
+    assert "<svg" in write_report(record, record.directory / "report.html").read_text()
+
+
+def test_numbers_that_no_journal_takes_are_bad_results_or_floats(simulated_job, monkeypatch):
+    def result(settings, child, context, seconds):
+        further = {"parameters": 1e308} if child.number % 2 else {"seconds": 1.0}
+        return Evaluation({"accuracy": 0.5, "flops": 2**70 + child.number, **further})
+
+    monkeypatch.setattr(Simulated, "result", result)
+    outcome, record = search(simulated_job(objectives={"flops": "max"}, reward=f"{__name__}:huge", cache=False))
+    assert outcome.ended == "done"
+    for row in record.children():
+        assert row.evaluation.cause == ("bad_result" if row.child.number % 2 else None)
+        assert row.metric == (None if row.child.number % 2 else float(2**70))
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_what_children_report_is_in_the_journal(simulated_job, isolated):
     """Longer than a second: a part of a curve comes while the child is at work, the rest with its answer."""
