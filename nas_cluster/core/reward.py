@@ -24,8 +24,8 @@ _INVERSE = ("inverse", "inverse_square")
 _SCALE = 80.0
 """c of Zoph & Le 2017 (section 4.2) and of ENAS."""
 MOST = 1e30
-"""Magnitude of a reward: sums, means and squares of rewards then stay finite, and so do charts of them; float32, in
-which controllers learn, ends at 3.4e38."""
+"""Magnitude of a reward: sums, means and squares of rewards then stay finite, and so do charts of them and, in
+float32, a controller's loss."""
 
 
 @dataclass(frozen=True)

@@ -266,6 +266,11 @@ MISTAKES = {
         ["run", "CONFIG", "dataset=none", "estimator=train"],
         "dataset: estimator 'train' needs one",
     ),
+    "a reward that is relative": (["run", "CONFIG", "reward=.mod:f"], "reward '.mod:f': '.mod' is no name of a module"),
+    "a failed child that wins": (
+        ["run", "CONFIG", "objectives={loss: min}"],
+        "failures.reward: rewards of a minimised",
+    ),
     "an unknown key": (["run", "CONFIG", "topology.replicas=3"], "topology.replicas: unknown key"),
     "no such run": (["status", "RUNX"], "no such run; did you mean 'job'"),
     "not a run": (["top", "."], "not a run directory"),

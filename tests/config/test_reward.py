@@ -3,7 +3,8 @@
 import pytest
 
 from nas_cluster.config import JobConfig
-from nas_cluster.config.rewards import objective_name
+from nas_cluster.config.loading import apply_overrides
+from nas_cluster.config.rewards import objective_name, todays
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.core.reward import Objective, Reward
@@ -145,6 +146,14 @@ def test_configs_of_0_1_are_read(old, new):
     read = job(**old)
     assert read == job(**new)
     read.check_continues(job(**new))
+
+
+def test_what_overrides_a_recorded_config_of_0_1_need_not_contradict_its_old_words():
+    recorded = job().to_dict() | {"estimator": {"kind": "train", "metric": "best", "reward": "accuracy"}}
+    read = todays(recorded)
+    assert read == job().to_dict() | {"estimator": {"kind": "train", "counts": "best"}}
+    changed = JobConfig.from_dict(apply_overrides(read, ["reward=cubed", "estimator.counts=last"]))
+    assert (changed.reward_rule.kind, changed.estimator.counts) == ("cubed", "last")
 
 
 def test_a_recorded_default_may_be_said_aloud():

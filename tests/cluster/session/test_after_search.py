@@ -167,7 +167,10 @@ def test_what_was_trained_before_is_judged_by_the_metric_that_is_asked_for_now(s
     assert all(row.metric == row.evaluation.seconds and row.reward == -row.metric for row in rows)
     assert sorted(rows, key=lambda row: row.metric) == rows
     recorded = results_of(record_of(config))
-    assert recorded[: len(before) + 2] == [*before, *results_of_rows(row for one in first.ranked for row in one.rows)], "the record stays"
+    assert recorded[: len(before) + 2] == [
+        *before,
+        *results_of_rows(row for one in first.ranked for row in one.rows),
+    ], "the record stays"
     with pytest.raises(RunStopped, match="no metric 'flops', which counts; it has accuracy, seconds"):
         retrain(tmp_path / "job", top=2, seeds=1, local=True, overrides=["objectives={flops: max}"])
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 
 import pytest
 from searches import EVOLUTION, LEARNERS, Trace, gradients, search, trace, with_topology
@@ -11,6 +12,9 @@ from nas_cluster.cluster.session.in_process import InProcess
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.core.errors import ConfigError, RunError
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.estimators.simulated import Simulated
+from nas_cluster.report import write_report
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
 from nas_cluster.storage.snapshots import SnapshotStore
@@ -394,9 +398,15 @@ def huge(metric):
     return 1e30 if metric > 0.5 else -1e30
 
 
-def test_rewards_as_large_as_they_may_be_break_no_sum(simulated_job):
-    outcome, record = search(simulated_job(reward=f"{__name__}:huge", failures={"reward": -1e30}))
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("strategy", ["reinforce", "ppo"])
+def test_rewards_as_large_as_they_may_be_break_no_sum(simulated_job, strategy):
+    """Nor the weights, whose squares of gradients overflow first."""
+    outcome, record = search(
+        simulated_job(reward=f"{__name__}:huge", failures={"reward": -1e30}, strategy={"kind": strategy})
+    )
     assert outcome.ended == "done"
+    assert all(math.isfinite(value) for row in record.batches() for value in row.scalars.values())
     assert {row.reward for row in record.children()} == {1e30, -1e30}
     assert "<svg" in write_report(record, record.directory / "report.html").read_text()
 
