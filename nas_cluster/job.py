@@ -27,6 +27,7 @@ from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.cluster.session.threads import Session, run_session
 from nas_cluster.config import JobConfig
 from nas_cluster.config.loading import apply_overrides, write_yaml
+from nas_cluster.config.rewards import todays
 from nas_cluster.core.errors import RunError, RunStopped
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import (
@@ -117,7 +118,7 @@ def resume_config(directory: str | Path, overrides: Sequence[str] = ()) -> JobCo
     """The recorded config of a run with `overrides` applied."""
     directory = Path(directory)
     recorded = load_run(directory).config
-    config = JobConfig.from_dict(apply_overrides(recorded, overrides), source=directory.name)
+    config = JobConfig.from_dict(apply_overrides(todays(recorded), overrides), source=directory.name)
     if is_remote(config.storage_path):
         return config
     return config.model_copy(update={"storage_path": str(directory.resolve().parent), "name": directory.resolve().name})

@@ -15,6 +15,7 @@ from nas_cluster.cluster.session.stop import Stop, stop_on_request
 from nas_cluster.cluster.session.threads import run_session
 from nas_cluster.config import JobConfig, Stage
 from nas_cluster.config.loading import apply_overrides
+from nas_cluster.config.rewards import todays
 from nas_cluster.core.component import validated
 from nas_cluster.core.errors import RunError
 from nas_cluster.core.evaluation import Child, ChildId
@@ -48,7 +49,7 @@ def retrain(
     directory = Path(directory).absolute()
     record = RunRecord.open(directory)
     scale = [text for text in overrides if text.startswith("scale.")]
-    data = dict(record.config)
+    data = todays(record.config)
     if data.get("retrain") is None:
         data["retrain"] = data["estimator"]
     others = [text for text in overrides if text not in scale]

@@ -82,11 +82,16 @@ def _say_outcome(outcome: Outcome, config: JobConfig, *, by_name: bool) -> None:
     where = f"{config.storage_path.rstrip('/')}/{config.name}" if is_remote(config.storage_path) else directory
     done = outcome.progress.children_done
     if outcome.ended == "done":
+        record = job.load_run(directory)
         click.echo(f"done: {done} children in {where}")
+        if record.counts()["ok"] == 0 and (failures := record.failures()):
+            last = max(failures, key=lambda one: one.last_at)
+            count = sum(one.count for one in failures)
+            click.echo(f"warning: all {count} children failed; the last: {last.cause}: {last.line}", err=True)
         if config.correlate is not None:
             from nas_cluster.report.correlation import correlation_of  # scipy
 
-            click.echo(f"correlate: {correlation_of(job.load_run(directory).trainings())}")
+            click.echo(f"correlate: {correlation_of(record.trainings())}")
         click.echo(f"look: nas-cluster top {where} · nas-cluster report {where}")
     else:
         click.echo(f"{outcome.ended}: {outcome.reason}; {done} children are safe in {where}", err=True)

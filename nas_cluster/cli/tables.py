@@ -66,9 +66,17 @@ def top_text(record: RunRecord, count: int) -> str:
         others = [figure(e.metrics.get(name)) for name in more]
         rows.append([str(rank), *counted, *others, str(row.child.child_id), summary])
     if not rows:
-        return "no child has been scored yet\n"
+        return _nothing_scored(record)
     head = ["rank", objective, "reward", "parameters", "seconds", *more, "child", "architecture"]
     return _table(head, rows, left=2)
+
+
+def _nothing_scored(record: RunRecord) -> str:
+    """Why there is no best child."""
+    failures = record.failures()
+    if not failures:
+        return "no child has been scored yet\n"
+    return f"all {sum(one.count for one in failures)} children failed ({failures[0].cause}: {failures[0].line})\n"
 
 
 def status_json(record: RunRecord) -> dict[str, Any]:
@@ -95,8 +103,7 @@ def status_text(record: RunRecord) -> str:
     """The same for people."""
     data = status_json(record)
     counts = data["children"]
-    known = ("planned", "done", "ok", "failed", "cached")
-    causes = ", ".join(f"{name} {n}" for name, n in counts.items() if name not in known)
+    failures = record.failures()
     most = "" if data["max_children"] is None else f" of {data['max_children']}"
     lines = [
         ("run", f"{data['name']} ({record.directory})"),
@@ -104,8 +111,10 @@ def status_text(record: RunRecord) -> str:
         ("children", f"{counts['done']}{most} done, {counts['failed']} failed, {counts['cached']} from the cache"),
         ("time", f"{duration(data['active_seconds'])} in {data['sessions']} session(s)"),
     ]
-    if causes:
-        lines.append(("failures", causes))
+    if failures:
+        causes = [f"{one.cause} {one.count}" for one in failures]
+        causes[0] += f" ({failures[0].line})"
+        lines.append(("failures", ", ".join(causes)))
     if data["best"]:
         best = data["best"]
         chance = ", sampled at random" if best["arm"] == "control" else ""

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.matching import mismatched_tasks
-from nas_cluster.config.rewards import Objectives, RewardSection, move_old_rewards, wrong_reward
+from nas_cluster.config.rewards import Objectives, RewardSection, failure_that_wins, move_old_rewards, wrong_reward
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
 from nas_cluster.config.stage import Correlate, Stage
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
@@ -157,12 +157,20 @@ class JobConfig(Options):
                 "budget.max_gpu_hours: the children use no GPU (topology.resources.GPU is 0), so it is never used up"
             )
         found += wrong_reward(self.estimator, self.objective, self.reward_rule)
+        found += self._winning_failures()
         found += mismatched_tasks(self.space, {"estimator": self.estimator, "retrain": self.retrain}, self.dataset)
         found += [line for number, stage in enumerate(self.finalize) for line in self._wrong_in_stage(number, stage)]
         found += self._wrong_in_correlate()
         for check in (self.estimator.check, self.strategy.check):
             found += check(self.space)
         return found
+
+    def _winning_failures(self) -> list[str]:
+        """Of the search and of what follows it, each line once: an estimator may have an objective of its own."""
+        estimators = (self.estimator, self.retrain, *(stage.estimator for stage in self.finalize))
+        jobs = [self.model_copy(update={"estimator": one}) for one in estimators if one is not None]
+        found = [failure_that_wins(job.objective, job.reward_rule, self.failures.reward) for job in jobs]
+        return list(dict.fromkeys(line for lines in found for line in lines))
 
     def _wrong_in_stage(self, number: int, stage: Stage) -> list[str]:
         """What makes no sense in one stage of `finalize`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas_cluster.core.component import lacks
 from nas_cluster.core.task import Task, words_of
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
@@ -26,11 +27,19 @@ def mismatched_tasks(
         if estimator is None:
             continue
         if not estimator.uses_data:
-            task = estimator.child_task(None)
+            try:
+                task = estimator.child_task(None)
+            except TypeError as error:
+                if "abstract class" not in str(error):
+                    raise
+                found.append(f"{section}: the task of {estimator.kind!r} cannot be made: {error}")
+                continue
             if task is not None:
                 found += _misunderstood({"space": space}, type(task), f"{section} {estimator.kind!r}")
         elif dataset is None:
             found.append(f"dataset: {section} {estimator.kind!r} needs one")
+        elif (lacking := lacks(dataset.task_type)) is not None:
+            found.append(f"dataset: the task of {dataset.kind!r} cannot be made: {lacking}")
         else:
             parts: dict[str, SearchSpace[Any] | Estimator] = {"space": space, section: estimator}
             found += _misunderstood(parts, dataset.task_type, f"dataset {dataset.kind!r}")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nas_cluster.core.component import Options
+from nas_cluster.core.reward import MOST
 
 __all__ = ["Budget", "Control", "Failures", "Resources", "Topology"]
 
@@ -141,7 +142,7 @@ class Control(Options):
 class Failures(Options):
     """What a child may cost, and what its failure means."""
 
-    reward: float = 0.0
+    reward: float = Field(0.0, ge=-MOST, le=MOST)
     """Reward of a failed child."""
     retries: int = Field(1, ge=0)
     """Further attempts after a fault that is not the child's own (worker lost, killed from outside)."""

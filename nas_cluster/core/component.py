@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from nas_cluster.core.errors import ConfigError, nearest
+from nas_cluster.core.importing import NotImported, imported
 
 __all__ = [
     "Component",
@@ -32,6 +33,7 @@ __all__ = [
     "explain",
     "find_component",
     "known_kinds",
+    "lacks",
     "validated",
 ]
 
@@ -88,9 +90,9 @@ def find_component(base: type[C], kind: str) -> type[C]:
             raise ConfigError(f"unknown {base.word} {kind!r}: {hint}; your own is written 'package.module:Class'")
         module_name = f"{base.package}.{kind}"
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{base.word} {kind!r}: cannot import {module_name}: {error}") from error
+        module = imported(module_name)
+    except NotImported as error:
+        raise ConfigError(f"{base.word} {kind!r}: {error}") from error
     if class_name:
         found = getattr(module, class_name, None)
         if not (inspect.isclass(found) and issubclass(found, base)):
@@ -127,7 +129,15 @@ def build_component(base: type[C], data: Any, *, where: str) -> C:
         cls = find_component(base, data["kind"])
     except ConfigError as error:
         raise ConfigError(f"{where}.kind: {error}") from error
+    if (lacking := lacks(cls)) is not None:
+        raise ConfigError(f"{where}.kind: {base.word} {data['kind']!r}: {lacking}")
     return validated(cls, data, where=where)
+
+
+def lacks(cls: type) -> str | None:
+    """Which methods somebody's class does not define, so that no object can be made of it; None: none."""
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    return f"class {cls.__name__} does not define {', '.join(missing)}" if missing else None
 
 
 M = TypeVar("M", bound=Options)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from nas_cluster.core.phases import SharedState
 from nas_cluster.core.seeds import derive
 
-__all__ = ["CAUSES", "TEST", "Child", "ChildId", "Evaluation", "Report", "Status"]
+__all__ = ["CAUSES", "TEST", "Child", "ChildId", "Evaluation", "Report", "Status", "writable"]
 
 Status = Literal["ok", "failed"]
 
@@ -118,7 +118,7 @@ class Evaluation:
         """A failed child. `cause` is a word of CAUSES."""
         if cause not in CAUSES:
             raise ValueError(f"unknown cause {cause!r}")
-        return cls(metrics={"seconds": seconds}, status="failed", cause=cause, message=message[:2000])
+        return cls(metrics={"seconds": seconds}, status="failed", cause=cause, message=writable(message)[:2000])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a pipe or the journal."""
@@ -128,6 +128,11 @@ class Evaluation:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Inverse of `to_json`."""
         return cls(**data)
+
+
+def writable(text: str) -> str:
+    """`text` without the halves of characters that a file's name may bring, which no journal takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True)

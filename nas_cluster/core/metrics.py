@@ -8,13 +8,23 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BadMetric", "check_name", "figure", "finite", "further_metrics", "plain_value", "plain_values"]
+__all__ = [
+    "BadMetric",
+    "check_name",
+    "check_usual",
+    "figure",
+    "finite",
+    "further_metrics",
+    "plain_value",
+    "plain_values",
+]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _MOST_CHARACTERS = 64
 _MOST = 100
 """Metrics of one evaluation or report."""
-_SURELY_A_FLOAT = 1e300
+_MOST_OF_AN_INTEGER = 2**63
+"""SQLite has none from here on, nor have most readers of JSON: a larger one becomes a float."""
 _FURTHER = 6
 """Metrics that a table shows beside the usual ones."""
 
@@ -35,7 +45,7 @@ def plain_value(name: str, value: Any) -> float:
 
     Raises BadMetric for what is no number.
     """
-    if type(value) in (int, float) and abs(value) < _SURELY_A_FLOAT:
+    if type(value) is float or (type(value) is int and abs(value) < _MOST_OF_AN_INTEGER):
         number: float = value
         return number
     plain = value
@@ -47,7 +57,16 @@ def plain_value(name: str, value: Any) -> float:
         as_float = float(plain)
     except OverflowError:
         raise BadMetric(f"metric {name!r} is an integer too large for a number") from None
-    return int(plain) if isinstance(plain, numbers.Integral) else as_float
+    return int(plain) if isinstance(plain, numbers.Integral) and abs(int(plain)) < _MOST_OF_AN_INTEGER else as_float
+
+
+def check_usual(metrics: Mapping[str, float]) -> None:
+    """Raise BadMetric unless `parameters` and `seconds`, which everything counts on, are what they are taken for."""
+    count, seconds = metrics.get("parameters", 0), metrics.get("seconds", 0)
+    if not 0 <= count < _MOST_OF_AN_INTEGER or count != int(count):
+        raise BadMetric(f"metric 'parameters' is {count!r}, a whole number from 0 to 2**63 - 1 is needed")
+    if seconds < 0:
+        raise BadMetric(f"metric 'seconds' is {seconds!r}, time cannot be negative")
 
 
 def plain_values(metrics: Any) -> dict[str, float]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -13,9 +12,10 @@ from pydantic import Field, model_validator
 from nas_cluster.core.component import Options
 from nas_cluster.core.errors import nearest
 from nas_cluster.core.evaluation import TEST, Evaluation
+from nas_cluster.core.importing import NotImported, imported
 from nas_cluster.core.metrics import plain_value
 
-__all__ = ["Direction", "Judged", "Objective", "Reward", "judge"]
+__all__ = ["MOST", "Direction", "Judged", "Objective", "Reward", "judge", "without_objective"]
 
 Direction = Literal["max", "min"]
 
@@ -23,6 +23,9 @@ _KINDS = ("identity", "cubed", "inverse", "inverse_square")
 _INVERSE = ("inverse", "inverse_square")
 _SCALE = 80.0
 """c of Zoph & Le 2017 (section 4.2) and of ENAS."""
+MOST = 1e30
+"""Magnitude of a reward: sums, means and squares of rewards then stay finite, and so do charts of them and, in
+float32, a controller's loss."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,26 @@ def judge(evaluation: Evaluation, objective: Objective, reward: Reward) -> Judge
     """What an evaluation is worth. A reward that cannot be computed makes the child a failed one."""
     if evaluation.status != "ok":
         return Judged(evaluation)
-    metric = evaluation.metrics[objective.name]
+    if objective.name not in evaluation.metrics:
+        return Judged(without_objective(objective.name, evaluation.metrics, evaluation.seconds))
+    metric, test = evaluation.metrics[objective.name], evaluation.metrics.get(f"{TEST}{objective.name}")
     try:
         value = float(plain_value("reward", reward.of(metric, objective.direction)))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's function may call sys.exit
         return _unjudged(evaluation, f"reward {reward.kind!r} of {metric}: {type(error).__name__}: {error}")
     if not math.isfinite(value):
         return _unjudged(evaluation, f"reward {reward.kind!r} of {metric} is {value}")
-    return Judged(evaluation, metric, value, evaluation.metrics.get(f"{TEST}{objective.name}"))
+    if abs(value) > MOST:
+        return _unjudged(evaluation, f"reward {reward.kind!r} of {metric} is {value:g}, beyond {MOST:g}")
+    return Judged(evaluation, float(metric), value, None if test is None else float(test))
+
+
+def without_objective(objective: str, metrics: Mapping[str, float], seconds: float) -> Evaluation:
+    """What a child has come to that did not measure the metric which counts."""
+    known = ", ".join(metrics) or "none"
+    return Evaluation.failure("bad_result", f"no metric {objective!r}, which counts; it has {known}", seconds)
 
 
 def _unjudged(evaluation: Evaluation, message: str) -> Judged:
@@ -117,9 +132,9 @@ def _function(kind: str) -> Callable[[float], float]:
     """The user's function. Raises ValueError when it is not there."""
     module_name, _, name = kind.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"reward {kind!r}: cannot import {module_name}: {error}") from error
+        module = imported(module_name)
+    except NotImported as error:
+        raise ValueError(f"reward {kind!r}: {error}") from error
     found = getattr(module, name, None)
     if not callable(found):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]

@@ -14,6 +14,7 @@ from nas_cluster.storage.rows import (
     BatchRow,
     ChildRow,
     EventRow,
+    FailureRow,
     PhaseRow,
     SessionKind,
     SessionRow,
@@ -204,6 +205,14 @@ class Queries:
         ).fetchone()
         causes = self._db.execute("SELECT cause, count(*) AS n FROM children WHERE cause IS NOT NULL GROUP BY cause")
         return {**dict(row), **{cause["cause"]: cause["n"] for cause in causes}}
+
+    def failures(self) -> list[FailureRow]:
+        """Why children failed, the most frequent cause first."""
+        found = self._db.execute(
+            "SELECT cause, count(*) AS count, message, max(finished_at) AS last_at FROM children"
+            " WHERE status = 'failed' GROUP BY cause ORDER BY count(*) DESC, cause"
+        )
+        return [FailureRow(**dict(row)) for row in found]
 
     def used_numbers(self) -> set[int]:
         """Numbers of all planned children."""

@@ -16,6 +16,7 @@ __all__ = [
     "BatchRow",
     "ChildRow",
     "EventRow",
+    "FailureRow",
     "PhaseRow",
     "SessionKind",
     "SessionRow",
@@ -101,6 +102,21 @@ class EventRow:
     time: float
     kind: str
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A cause of failures: of how many children, and what the last of them said, when."""
+
+    cause: str
+    count: int
+    message: str
+    last_at: float
+
+    @property
+    def line(self) -> str:
+        """What it said in one line, cut."""
+        return " ".join(self.message.split())[:300]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from nas_cluster.strategies.base import Gradient, Proposal, State, Vector
 __all__ = ["ControllerProposer"]
 
 
+_LARGEST_NORM = 1e15
+"""Of any gradient, clipped or not: the servers' Adam squares it in float32, which ends at 3.4e38."""
+
+
 class Learning(Protocol):
     """What a proposer asks of its strategy."""
 
@@ -102,9 +106,12 @@ class ControllerProposer:
             loss = loss + prior.weight * divergence
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(torch.linalg.vector_norm(self._gradient))
+        if not math.isfinite(norm):  # of huge rewards the squares are beyond float32
+            norm = float(torch.linalg.vector_norm(self._gradient, dtype=torch.float64))
         clip = self._strategy.gradient_clip
-        if clip is not None and norm > clip:
-            self._gradient.mul_(clip / norm)
+        most = _LARGEST_NORM if clip is None else min(clip, _LARGEST_NORM)
+        if norm > most:
+            self._gradient.mul_(most / norm)
         scalars = {
             "loss": float(loss.detach()),
             "entropy": float(batch.entropies_B.detach().mean()),

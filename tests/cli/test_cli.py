@@ -240,6 +240,15 @@ def test_a_search_does_not_wait_for_who_reads_its_output(simulated_job, tmp_path
     measured("nobody reads the output, the reader goes away", f"{ended}, exit code {code}")
 
 
+def test_a_search_in_which_every_child_failed_says_why(cli, config_file, tmp_path):
+    code, _, err = cli("run", config_file, "--local", "objectives={nope: max}", "budget.max_children=8")
+    assert code == 0
+    why = "bad_result: no metric 'nope', which counts; it has accuracy, seconds"
+    assert f"warning: all 8 children failed; the last: {why}\n" in err
+    assert cli("top", tmp_path / "job")[1] == f"all 8 children failed ({why})\n"
+    assert f"failures    bad_result 8 ({why.removeprefix('bad_result: ')})\n" in cli("status", tmp_path / "job")[1]
+
+
 MISTAKES = {
     "stop what does not run": (["stop", "RUN"], "is not running on this machine (done)"),
     "stop what is not there": (["stop", "RUNX"], "no such run"),
@@ -256,6 +265,11 @@ MISTAKES = {
     "no dataset where one is needed": (
         ["run", "CONFIG", "dataset=none", "estimator=train"],
         "dataset: estimator 'train' needs one",
+    ),
+    "a reward that is relative": (["run", "CONFIG", "reward=.mod:f"], "reward '.mod:f': '.mod' is no name of a module"),
+    "a failed child that wins": (
+        ["run", "CONFIG", "objectives={loss: min}"],
+        "failures.reward: rewards of a minimised",
     ),
     "an unknown key": (["run", "CONFIG", "topology.replicas=3"], "topology.replicas: unknown key"),
     "no such run": (["status", "RUNX"], "no such run; did you mean 'job'"),

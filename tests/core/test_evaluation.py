@@ -25,6 +25,10 @@ from nas_cluster.core.reward import Objective, Reward, judge
         (torch.tensor(0.5), 0.5),
         (torch.tensor([3]), 3),
         (Fraction(1, 4), 0.25),
+        (2**63 - 1, 2**63 - 1),
+        (2**63, 2.0**63),
+        (np.uint64(2**63), 2.0**63),
+        (-(10**305), -1e305),
     ],
 )
 def test_numbers_of_every_library_become_plain_ones(value, plain):
@@ -44,6 +48,7 @@ def test_numbers_of_every_library_become_plain_ones(value, plain):
         (np.zeros((2, 2)), r"ndarray of shape \(2, 2\)"),
         (1j, "complex"),
         (10**400, "too large"),
+        (-(10**400), "too large"),
     ],
 )
 def test_what_is_no_number_is_refused_by_name(value, reason):
@@ -102,19 +107,47 @@ def test_an_answer_leaves_the_worker_as_plain_numbers():
         ({"accuracy": "high"}, "accuracy", "bad_result", "metric 'accuracy' is str 'high'"),
         ({"Accuracy": 0.5}, "accuracy", "bad_result", "'Accuracy' is no name"),
         ([0.5], "accuracy", "bad_result", "a mapping of names to numbers is needed"),
+        ({"accuracy": 0.5, "parameters": 1e308, "seconds": 2.0}, "accuracy", "bad_result", "a whole number from 0 to"),
+        ({"accuracy": 0.5, "parameters": 2**63}, "accuracy", "bad_result", "'parameters' is 9.22"),
+        ({"accuracy": 0.5, "parameters": -1}, "accuracy", "bad_result", "'parameters' is -1"),
+        ({"accuracy": 0.5, "parameters": 1.5}, "accuracy", "bad_result", "'parameters' is 1.5"),
+        ({"accuracy": 0.5, "seconds": -1}, "accuracy", "bad_result", "'seconds' is -1, time cannot be negative"),
     ],
 )
 def test_a_defect_is_a_failed_child_and_one_clear_line(metrics, objective, cause, words):
     found = check(metrics, objective)
     assert (found.status, found.cause) == ("failed", cause)
     assert words in found.message
-    if "seconds" in metrics:
+    if "seconds" in metrics and metrics["seconds"] > 0:
         assert found.seconds == 2.0
 
 
 def test_details_that_are_no_data_and_answers_that_are_no_evaluations_are_refused():
     assert check({"accuracy": 0.5}, details={"x": object()}).cause == "bad_result"
     assert checked({"accuracy": 0.5}, own="accuracy", objective="accuracy").cause == "bad_result"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"status": "failed", "cause": "weird", "message": "why"}, "cause 'weird'; known causes: exception, "),
+        ({"status": "failed"}, "cause None; known causes"),
+        ({"status": "failed", "cause": ["exit"]}, "cause ['exit']"),
+        ({"cause": "exit"}, "cause 'exit'; what is ok has none"),
+        ({"status": "great"}, "status 'great'; it is 'ok' or 'failed'"),
+        ({"message": 3}, "message must be a text"),
+        ({"details": [1]}, "details a mapping"),
+    ],
+)
+def test_words_that_the_journal_does_not_know_are_a_bad_result(more, words):
+    found = check({"accuracy": 0.5, "seconds": 2.0}, **more)
+    assert (found.status, found.cause, found.seconds) == ("failed", "bad_result", 2.0)
+    assert words in found.message
+
+
+def test_half_a_character_in_a_message_is_no_more_when_it_is_recorded():
+    assert Evaluation.failure("exit", "a\udc80").message == "a?"
+    assert check({}, status="failed", cause="exit", message="a\udc80").message == "a?"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +170,10 @@ def test_rewards_by_name(reward, metric, direction, value):
     assert Reward.model_validate(rule.model_dump(mode="json")) == rule
 
 
+def leave(metric):
+    raise GeneratorExit
+
+
 @pytest.mark.parametrize(
     ("kind", "metric", "words"),
     [
@@ -145,6 +182,10 @@ def test_rewards_by_name(reward, metric, direction, value):
         ("builtins:str", 0.5, "'reward' is str '0.5'"),
         ("inverse", 0.0, "ZeroDivisionError"),
         ("math:isnan", None, "TypeError"),
+        ("identity", 1e31, "is -1e+31, beyond 1e+30"),
+        ("cubed", 2**62, "beyond 1e+30"),
+        ("sys:exit", 1.0, "SystemExit: 1.0"),
+        (f"{__name__}:leave", 1.0, "GeneratorExit"),
     ],
 )
 def test_a_reward_that_cannot_be_computed_fails_the_child_and_not_the_run(kind, metric, words):
@@ -153,6 +194,21 @@ def test_a_reward_that_cannot_be_computed_fails_the_child_and_not_the_run(kind, 
     assert (judged.evaluation.cause, judged.metric, judged.reward) == ("bad_reward", None, None)
     assert words in judged.evaluation.message
     assert judged.evaluation.seconds == 2.0
+
+
+def test_ctrl_c_is_no_reward():
+    with pytest.raises(KeyboardInterrupt):
+        judge(Evaluation({"accuracy": 0.5}), Objective("accuracy", "max"), Reward(kind=f"{__name__}:interrupt"))
+
+
+def interrupt(metric):
+    raise KeyboardInterrupt
+
+
+def test_what_counts_is_a_float_though_it_was_measured_as_an_integer():
+    judged = judge(Evaluation({"flops": 3, "test_flops": 4}), Objective("flops", "max"), Reward())
+    assert (judged.metric, judged.test) == (3.0, 4.0)
+    assert (type(judged.metric), type(judged.test)) == (float, float)
 
 
 def test_a_failed_child_has_no_reward():

@@ -70,7 +70,8 @@ def test_learning_curves_and_metrics_stand_by_name(simulated_job, tmp_path):
     _, text = page_of_job(simulated_job(), tmp_path)
     assert "Learning curves" not in text, "no child reported anything"
     estimator = {"reports": 4, "faults": {3: "exception"}}
-    html, text = page_of_job(simulated_job(name="told", estimator=estimator, objectives={"seconds": "min"}), tmp_path)
+    minimised = {"objectives": {"seconds": "min"}, "failures": {"reward": -10}}
+    html, text = page_of_job(simulated_job(name="told", estimator=estimator, **minimised), tmp_path)
     assert "Learning curves" in text
     assert "best seconds" in text
     assert '<th class="n">seconds</th><th class="n">accuracy</th>' in html, "further metrics have columns"

@@ -11,9 +11,10 @@ from typing import Any
 from nas_cluster.config import JobConfig
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ChildError, Diverged
-from nas_cluster.core.evaluation import Child, Evaluation
-from nas_cluster.core.metrics import BadMetric, finite, plain_values
+from nas_cluster.core.evaluation import CAUSES, Child, Evaluation, writable
+from nas_cluster.core.metrics import BadMetric, check_usual, finite, plain_values
 from nas_cluster.core.phases import PhaseOrder
+from nas_cluster.core.reward import without_objective
 from nas_cluster.estimators import Estimator, SharedEvaluator, WorkerContext
 
 __all__ = ["Evaluators", "checked", "evaluate_safely", "failure_of", "train_phase_safely"]
@@ -87,22 +88,39 @@ def checked(evaluation: Any, *, own: str, objective: str) -> Evaluation:
     except BadMetric as error:
         return Evaluation.failure("bad_result", str(error))
     seconds = metrics.get("seconds", 0.0)
-    seconds = seconds if math.isfinite(seconds) else 0.0
+    seconds = seconds if 0 <= seconds < math.inf else 0.0
+    if (wrong := _wrong_words(evaluation)) is not None:
+        return Evaluation.failure("bad_result", wrong, seconds)
     if evaluation.status == "ok":
         for name in dict.fromkeys((objective, own)):
             if not math.isfinite(metrics.get(name, 0.0)):
                 return Evaluation.failure("diverged", f"the {name} is {metrics[name]}", seconds)
         if objective not in metrics:
-            known = ", ".join(metrics) or "none"
-            return Evaluation.failure("bad_result", f"no metric {objective!r}, which counts; it has {known}", seconds)
+            return without_objective(objective, metrics, seconds)
     for name in metrics.keys() - finite(metrics):
         return Evaluation.failure("bad_result", f"metric {name!r} is {metrics[name]}", seconds)
-    plain = replace(evaluation, metrics=metrics)
+    plain = replace(evaluation, metrics=metrics, message=writable(evaluation.message))
     try:
+        check_usual(metrics)
         json.dumps(plain.to_json(), allow_nan=False)
+    except BadMetric as error:
+        return Evaluation.failure("bad_result", str(error), seconds)
     except (TypeError, ValueError) as error:
         return Evaluation.failure("bad_result", f"not plain data: {error}", seconds)
     return plain
+
+
+def _wrong_words(evaluation: Evaluation) -> str | None:
+    """What is wrong with all of an evaluation that is no metric: the journal takes only what it knows."""
+    status, cause, message = evaluation.status, evaluation.cause, evaluation.message
+    if status not in ("ok", "failed"):
+        return f"status {status!r}; it is 'ok' or 'failed'"
+    if cause not in ((None,) if status == "ok" else tuple(CAUSES)):
+        known = f"known causes: {', '.join(CAUSES)}" if status == "failed" else "what is ok has none"
+        return f"cause {cause!r}; {known}; the message was: {message}"
+    if not isinstance(message, str) or not isinstance(evaluation.details, dict):
+        return "message must be a text and details a mapping"
+    return None
 
 
 def failure_of(error: BaseException, seconds: float) -> Evaluation:

@@ -22,6 +22,7 @@ from nas_cluster.cluster.session.stages import (
     Planned,
     StageResult,
     drawn_at_random,
+    judged_again,
     plan_stage,
     rank,
     sampled,
@@ -147,7 +148,8 @@ class _AfterSearch:
         if open_ones:
             await self._train(job, stage, open_ones)
             known = {row.key: row for row in self._journal.trainings()}
-        return rank(stage, planned, known, failure_reward=job.failures.reward)
+        judged = {one.row.key: judged_again(job, known[one.row.key]) for one in planned}
+        return rank(stage, planned, judged, failure_reward=job.failures.reward)
 
     async def _train(self, job: JobConfig, stage: Stage, planned: Sequence[Planned]) -> None:
         """Train all of them; each is committed when it is done. Raises RunStopped when the session winds down first."""

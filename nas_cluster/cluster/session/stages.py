@@ -35,6 +35,7 @@ __all__ = [
     "StageResult",
     "drawn_at_random",
     "finalists_of",
+    "judged_again",
     "plan_stage",
     "rank",
     "sampled",
@@ -62,6 +63,11 @@ class Ranked:
     point: dict[str, Any]
     rows: tuple[TrainingRow, ...]
     reward: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether all of them failed."""
+        return all(row.metric is None for row in self.rows)
 
     @property
     def tested(self) -> tuple[float, ...]:
@@ -174,10 +180,24 @@ def training_key(row: TrainingRow) -> tuple[str, str, int, str]:
     return row.stage, row.source, row.seed, json.dumps(settings, sort_keys=True)
 
 
+def judged_again(job: JobConfig, row: TrainingRow) -> TrainingRow:
+    """A training that is done, by the objective and the reward that are asked for now: it may have been recorded when
+    another metric counted. One that did not measure the metric has failed."""
+    if row.evaluation is None or row.evaluation.status != "ok":
+        return row
+    if job.objective.name not in row.evaluation.metrics and job.objective == job.estimator.objective:
+        return row  # of 0.1, which did not record what somebody's own estimator calls its metric
+    judged = job.judge(row.evaluation)
+    return replace(
+        row, evaluation=judged.evaluation, metric=judged.metric, reward=judged.reward, test_metric=judged.test
+    )
+
+
 def rank(
     stage: Stage, planned: Sequence[Planned], known: dict[Any, TrainingRow], *, failure_reward: float
 ) -> StageResult:
-    """Mean reward over seeds, a failed training counting as a failed child does; of equal ones the earlier."""
+    """By mean reward over seeds, a failed training counting as a failed child does; of equal ones the earlier. Whose
+    trainings all failed is last, whatever the numbers. Raises RunStopped when every training failed."""
     groups: dict[tuple[str, str], list[Planned]] = {}
     for one in planned:
         groups.setdefault((one.finalist.source, json.dumps(one.point)), []).append(one)
@@ -191,4 +211,4 @@ def rank(
         raise RunStopped(
             f"stage {stage.name}: every training failed; the last: {failed[-1].cause}: {failed[-1].message}"
         )
-    return StageResult(stage, tuple(sorted(ranked, key=lambda one: -one.reward)))
+    return StageResult(stage, tuple(sorted(ranked, key=lambda one: (one.failed, -one.reward))))

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import random
 import signal
+from dataclasses import replace
 
 import pytest
 
 from nas_cluster import job
-from nas_cluster.cluster.session.stages import StageResult, training_key
+from nas_cluster.cluster.session.stages import Finalist, Planned, StageResult, rank, training_key
+from nas_cluster.config import Stage
 from nas_cluster.core.component import build_component
 from nas_cluster.core.errors import ConfigError, RunStopped
+from nas_cluster.core.evaluation import Evaluation
 from nas_cluster.estimators import Estimator
 from nas_cluster.retrain import retrain
 from nas_cluster.storage.journal import Journal
@@ -30,7 +33,11 @@ def record_of(config):
 
 
 def results_of(record):
-    return [(row.key, row.rank, row.metric, row.reward, row.test_metric) for row in record.trainings()]
+    return results_of_rows(record.trainings())
+
+
+def results_of_rows(rows):
+    return [(row.key, row.rank, row.metric, row.reward, row.test_metric) for row in rows]
 
 
 def test_stages_narrow_the_search_down_to_a_tested_winner(simulated_job):
@@ -134,6 +141,38 @@ def test_a_failed_training_ranks_as_a_failed_child_and_all_of_them_stop_the_run(
     assert outcome.ended == "failed"
     assert "stage a: every training failed; the last: exception" in outcome.reason
     assert record_of(broken).state() == "failed"
+
+
+def test_an_architecture_whose_trainings_all_failed_is_last_whatever_the_numbers():
+    def planned(source, reward):
+        row = TrainingRow("a", source, {}, 1, 0, {}, Evaluation({"accuracy": 1.0}), reward, reward)
+        if reward is None:
+            row = replace(row, evaluation=Evaluation.failure("exit", "m"))
+        return Planned(row, None, Finalist(source, None), {})
+
+    every = [planned("failed", None), planned("bad", -3.0), planned("worse", -4.0)]
+    result = rank(Stage(name="a"), every, {one.row.key: one.row for one in every}, failure_reward=0.0)
+    assert [one.finalist.source for one in result.ranked] == ["bad", "worse", "failed"]
+
+
+def test_what_was_trained_before_is_judged_by_the_metric_that_is_asked_for_now(simulated_job, tmp_path):
+    config = simulated_job(estimator={"duration": {"seconds": 0.001, "sigma": 1.0}})
+    job.execute(config, local=True)
+    before = results_of(record_of(config))
+    (first,) = retrain(tmp_path / "job", top=2, seeds=1, local=True)
+    asked = ["objectives={seconds: min}", "reward=identity", "failures.reward=-10"]
+    (second,) = retrain(tmp_path / "job", top=3, seeds=1, local=True, overrides=asked)
+    rows = [row for one in second.ranked for row in one.rows]
+    assert len(rows) == 3
+    assert all(row.metric == row.evaluation.seconds and row.reward == -row.metric for row in rows)
+    assert sorted(rows, key=lambda row: row.metric) == rows
+    recorded = results_of(record_of(config))
+    assert recorded[: len(before) + 2] == [
+        *before,
+        *results_of_rows(row for one in first.ranked for row in one.rows),
+    ], "the record stays"
+    with pytest.raises(RunStopped, match="no metric 'flops', which counts; it has accuracy, seconds"):
+        retrain(tmp_path / "job", top=2, seeds=1, local=True, overrides=["objectives={flops: max}"])
 
 
 def session(config):

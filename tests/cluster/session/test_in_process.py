@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 
 import pytest
 from searches import EVOLUTION, LEARNERS, Trace, gradients, search, trace, with_topology
@@ -11,6 +12,9 @@ from nas_cluster.cluster.session.in_process import InProcess
 from nas_cluster.cluster.session.stop import Stop
 from nas_cluster.cluster.session.supervisor import Supervisor
 from nas_cluster.core.errors import ConfigError, RunError
+from nas_cluster.core.evaluation import Evaluation
+from nas_cluster.estimators.simulated import Simulated
+from nas_cluster.report import write_report
 from nas_cluster.storage.journal import Journal
 from nas_cluster.storage.layout import CONFIG, JOURNAL, SNAPSHOTS
 from nas_cluster.storage.snapshots import SnapshotStore
@@ -366,7 +370,9 @@ def test_an_interrupted_synchronous_search_continues_bit_by_bit(simulated_job, l
 
 def test_the_metric_that_counts_need_not_be_the_estimators_own(simulated_job):
     fast = {"duration": {"seconds": 0.002, "sigma": 1.0}}
-    _, record = search(simulated_job(estimator=fast, objectives={"seconds": "min"}, cache=False))
+    _, record = search(
+        simulated_job(estimator=fast, objectives={"seconds": "min"}, failures={"reward": -10}, cache=False)
+    )
     rows = record.children()
     assert all(row.metric == row.evaluation.seconds and row.reward == -row.metric for row in rows)
     assert record.top(1)[0].metric == min(row.metric for row in rows)
@@ -374,7 +380,7 @@ def test_the_metric_that_counts_need_not_be_the_estimators_own(simulated_job):
 
 
 @pytest.mark.parametrize(
-    ("changes", "cause"), [({"reward": "math:acosh"}, "bad_reward"), ({"objectives": {"flops": "min"}}, "bad_result")]
+    ("changes", "cause"), [({"reward": "math:acosh"}, "bad_reward"), ({"objectives": {"flops": "max"}}, "bad_result")]
 )
 def test_a_child_without_a_reward_or_the_metric_that_counts_has_failed_and_the_run_goes_on(
     simulated_job, changes, cause
@@ -386,6 +392,36 @@ def test_a_child_without_a_reward_or_the_metric_that_counts_has_failed_and_the_r
     assert {row.evaluation.cause for row in failed} == {cause}
     assert all((row.metric, row.reward) == (None, -1.0) for row in failed)
     assert len(failed) >= 50, "of acosh only the best children have a value"
+
+
+def huge(metric):
+    return 1e30 if metric > 0.5 else -1e30
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("strategy", ["reinforce", "ppo"])
+def test_rewards_as_large_as_they_may_be_break_no_sum(simulated_job, strategy):
+    """Nor the weights, whose squares of gradients overflow first."""
+    outcome, record = search(
+        simulated_job(reward=f"{__name__}:huge", failures={"reward": -1e30}, strategy={"kind": strategy})
+    )
+    assert outcome.ended == "done"
+    assert all(math.isfinite(value) for row in record.batches() for value in row.scalars.values())
+    assert {row.reward for row in record.children()} == {1e30, -1e30}
+    assert "<svg" in write_report(record, record.directory / "report.html").read_text()
+
+
+def test_numbers_that_no_journal_takes_are_bad_results_or_floats(simulated_job, monkeypatch):
+    def result(settings, child, context, seconds):
+        further = {"parameters": 1e308} if child.number % 2 else {"seconds": 1.0}
+        return Evaluation({"accuracy": 0.5, "flops": 2**70 + child.number, **further})
+
+    monkeypatch.setattr(Simulated, "result", result)
+    outcome, record = search(simulated_job(objectives={"flops": "max"}, reward=f"{__name__}:huge", cache=False))
+    assert outcome.ended == "done"
+    for row in record.children():
+        assert row.evaluation.cause == ("bad_result" if row.child.number % 2 else None)
+        assert row.metric == (None if row.child.number % 2 else float(2**70))
 
 
 @pytest.mark.parametrize("isolated", [False, True])
