@@ -175,7 +175,7 @@ class Journal(Queries):
     def done(self, row: ChildRow, reports: Sequence[Report] = ()) -> bool:
         """Commit a child's result. The first one wins; a later one is recorded as an event and returns False.
 
-        reports: those that came with it.
+        reports: those that came with it. What another attempt or another session's child reported is forgotten.
         """
         child_id, e = str(row.child.child_id), row.evaluation
         assert e is not None and row.reward is not None and row.finished_at is not None
@@ -190,21 +190,31 @@ class Journal(Queries):
                     *(row.started_at, row.finished_at, row.worker, row.attempts, row.cached_from, self.term, child_id),
                 ),
             ).rowcount
-            if changed and reports:
-                self.add_reports(child_id, row.attempts, reports)
-            elif not changed:
+            if changed:
+                self._settle_reports(child_id, row.attempts, reports)
+            else:
                 self.event("duplicate_result", child=child_id, status=e.status, metric=row.metric)
         return bool(changed)
 
     def add_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
-        """Record what a child, or a training of a stage, reported while it trained. Said again it changes nothing; of
-        two reports of a step the later counts."""
+        """Record what a child, or a training of a stage, reported while it trained in this session. Said again it
+        changes nothing; two reports of a step are united, and of a metric in both the later one counts (one process
+        has made them, so one clock)."""
         with self.transaction():
             self._db.executemany(
-                "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET metrics = excluded.metrics, time = excluded.time WHERE excluded.time >= time",
-                [(stage, what, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
+                "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET metrics = CASE"
+                " WHEN excluded.time >= time THEN json_patch(metrics, excluded.metrics)"
+                " ELSE json_patch(excluded.metrics, metrics) END, time = max(time, excluded.time)",
+                [(stage, what, self.term, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
             )
+
+    def _settle_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
+        """This session's `attempt` is the one that counts: the curve is its own, from the first step to the last."""
+        self._db.execute(
+            "DELETE FROM reports WHERE stage = ? AND what = ? AND (term, attempt) != (?, ?)",
+            (stage, what, self.term, attempt),
+        )
+        self.add_reports(what, attempt, reports, stage=stage)
 
     def applied(
         self,
@@ -274,11 +284,12 @@ class Journal(Queries):
                 [(r.stage, r.source, _json(r.architecture), r.rank, r.seed, _json(r.settings)) for r in rows],
             )
 
-    def training_done(self, row: TrainingRow) -> None:
-        """Commit a training's result; the first one counts."""
+    def training_done(self, row: TrainingRow, attempt: int, reports: Sequence[Report] = ()) -> None:
+        """Commit a training's result; the first one counts. attempt: which one has come to it. reports: those that came
+        with it."""
         assert row.evaluation is not None
         with self.transaction():
-            self._db.execute(
+            changed = self._db.execute(
                 "UPDATE trainings SET evaluation = ?, reward = ?, test_metric = ?, finished_at = ?"
                 " WHERE stage = ? AND source = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
                 (
@@ -286,7 +297,9 @@ class Journal(Queries):
                     *(row.reward, row.test_metric, row.finished_at),
                     *(row.stage, row.source, row.seed, _json(row.settings)),
                 ),
-            )
+            ).rowcount
+            if changed:
+                self._settle_reports(row.name, attempt, reports, stage=row.stage)
 
 
 def _json(value: Any) -> str:

@@ -26,6 +26,11 @@ __all__ = ["Queries"]
 CACHEABLE = ("invalid", "too_large", "diverged")
 """Failures that would happen again: the cache may answer them."""
 
+_LAST_ATTEMPT = (
+    "(term, attempt) = (SELECT term, attempt FROM reports WHERE stage = r.stage AND what = r.what"
+    " ORDER BY term DESC, attempt DESC LIMIT 1)"
+)
+
 
 class Queries:
     """Read access to the journal open at `self._db`."""
@@ -152,7 +157,7 @@ class Queries:
         return [training_row(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
     def reports(self, what: str, *, stage: str = "") -> list[Report]:
-        """What a child reported while it trained, by step; of several attempts the last one's.
+        """What a child reported while it trained, by step; of several attempts the last session's last one's.
 
         what: a child_id; or `TrainingRow.name`, with its stage.
         """
@@ -160,7 +165,7 @@ class Queries:
             return []
         found = self._db.execute(
             "SELECT step, metrics, time FROM reports AS r WHERE stage = ? AND what = ?"
-            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = r.stage AND what = r.what) ORDER BY step",
+            f" AND {_LAST_ATTEMPT} ORDER BY step",
             (stage, what),
         )
         return [Report(row["step"], json.loads(row["metrics"]), row["time"]) for row in found]
@@ -173,7 +178,7 @@ class Queries:
         found = self._db.execute(
             "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
             " WHERE stage = '' AND value IS NOT NULL"
-            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = '' AND what = r.what) ORDER BY what, step",
+            f" AND {_LAST_ATTEMPT} ORDER BY what, step",
             (f"$.{metric}",),
         )
         for row in found:
