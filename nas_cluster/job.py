@@ -229,6 +229,8 @@ def recorded_progress(config: JobConfig, record: RunRecord) -> Progress:
         max_children=config.budget.max_children,
         best_reward=best[0].reward if best else None,
         best_child=str(best[0].child.child_id) if best else None,
+        mean_reward=record.mean_reward(),
+        updates=record.newest_version(),
         active_seconds=record.active_seconds(),
     )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from functools import cached_property
 from typing import Any
 
 from nas_cluster.core.evaluation import Report
 from nas_cluster.storage.migration import version_of
-from nas_cluster.storage.reading import batch_row, child_row, phase_row, session_row, training_row
+from nas_cluster.storage.reading import batch_row, child_row, phase_row, read_json, session_row, training_row
 from nas_cluster.storage.rows import (
     BatchRow,
     ChildRow,
@@ -50,7 +49,7 @@ class Queries:
     @property
     def config(self) -> dict[str, Any]:
         """The job's config as plain data (`JobConfig.from_dict` reads it)."""
-        data: dict[str, Any] = json.loads(self._one("SELECT config FROM run"))
+        data: dict[str, Any] = read_json(self._one("SELECT config FROM run"))
         return data
 
     def children(self) -> list[ChildRow]:
@@ -117,7 +116,7 @@ class Queries:
     def events(self) -> list[EventRow]:
         """Everything that happened to the run, oldest first."""
         found = self._db.execute("SELECT * FROM events ORDER BY rowid")
-        return [EventRow(row["time"], row["kind"], json.loads(row["detail"])) for row in found]
+        return [EventRow(row["time"], row["kind"], read_json(row["detail"])) for row in found]
 
     def sessions(self) -> list[SessionRow]:
         """One row per process lifetime, oldest first."""
@@ -168,7 +167,7 @@ class Queries:
             f" AND {_LAST_ATTEMPT} ORDER BY step",
             (stage, what),
         )
-        return [Report(row["step"], json.loads(row["metrics"]), row["time"]) for row in found]
+        return [Report(row["step"], read_json(row["metrics"]), row["time"]) for row in found]
 
     def curves(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of that metric for every child of the search that reported it, by child_id."""
@@ -209,6 +208,15 @@ class Queries:
         ).fetchone()
         causes = self._db.execute("SELECT cause, count(*) AS n FROM children WHERE cause IS NOT NULL GROUP BY cause")
         return {**dict(row), **{cause["cause"]: cause["n"] for cause in causes}}
+
+    def mean_reward(self) -> float | None:
+        """Of all children that are done, cached answers and failures too."""
+        mean: float | None = self._one("SELECT avg(reward) FROM children WHERE status IS NOT NULL")
+        return mean
+
+    def newest_version(self) -> int:
+        """Of the newest snapshot: with which the shards begin."""
+        return int(self._one("SELECT coalesce(max(version), 0) FROM snapshots"))
 
     def used_numbers(self) -> set[int]:
         """Numbers of all planned children."""
