@@ -67,6 +67,9 @@ def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
+        done, most = outcome.progress.children_done, config.budget.max_children
+        if most is not None and done > most:
+            view.say(f"{config.name}: {done} children were done before, more than budget.max_children={most}")
     with suppress(BrokenPipeError):  # the exit code says it too
         _say_outcome(outcome, config, by_name=by_name)
     code = EXIT_CODES.get(outcome.ended, STOPPED)
