@@ -22,6 +22,7 @@ from nas_cluster.storage.database import StorageFailed, StorageFull, connect, ta
 from nas_cluster.storage.layout import JOURNAL
 from nas_cluster.storage.migration import SCHEMA_VERSION, migrate, schema
 from nas_cluster.storage.queries import Queries
+from nas_cluster.storage.reports import Life
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionKind, SnapshotRow, TrainingRow
 
 __all__ = ["Journal"]
@@ -197,24 +198,15 @@ class Journal(Queries):
         return bool(changed)
 
     def add_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
-        """Record what a child, or a training of a stage, reported while it trained in this session. Said again it
-        changes nothing; two reports of a step are united, and of a metric in both the later one counts (one process
-        has made them, so one clock)."""
+        """Record what a child, or a training of a stage, reports while it trains in this session. Said again it changes
+        nothing; two reports of a step are united."""
         with self.transaction():
-            self._db.executemany(
-                "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET metrics = CASE"
-                " WHEN excluded.time >= time THEN json_patch(metrics, excluded.metrics)"
-                " ELSE json_patch(excluded.metrics, metrics) END, time = max(time, excluded.time)",
-                [(stage, what, self.term, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
-            )
+            Life(stage, what, self.term, attempt).write(self._db, reports)
 
     def _settle_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
-        """This session's `attempt` is the one that counts: the curve is its own, from the first step to the last."""
-        self._db.execute(
-            "DELETE FROM reports WHERE stage = ? AND what = ? AND (term, attempt) != (?, ?)",
-            (stage, what, self.term, attempt),
-        )
-        self.add_reports(what, attempt, reports, stage=stage)
+        life = Life(stage, what, self.term, attempt)
+        life.forget_others(self._db)
+        life.write(self._db, reports)
 
     def applied(
         self,
