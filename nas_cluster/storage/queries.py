@@ -8,7 +8,15 @@ from typing import Any
 
 from nas_cluster.core.evaluation import Report
 from nas_cluster.storage.migration import version_of
-from nas_cluster.storage.reading import batch_row, child_row, phase_row, read_json, session_row, training_row
+from nas_cluster.storage.reading import (
+    batch_row,
+    child_row,
+    json_in_sql,
+    phase_row,
+    read_json,
+    session_row,
+    training_row,
+)
 from nas_cluster.storage.rows import (
     BatchRow,
     ChildRow,
@@ -174,14 +182,15 @@ class Queries:
         if self._without_reports:
             return {}
         curves: dict[str, list[tuple[int, float]]] = {}
-        found = self._db.execute(
-            "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
-            " WHERE stage = '' AND value IS NOT NULL"
-            f" AND {_LAST_ATTEMPT} ORDER BY what, step",
-            (f"$.{metric}",),
-        )
-        for row in found:
-            curves.setdefault(row["what"], []).append((row["step"], row["value"]))
+        with json_in_sql():
+            found = self._db.execute(
+                "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
+                " WHERE stage = '' AND value IS NOT NULL"
+                f" AND {_LAST_ATTEMPT} ORDER BY what, step",
+                (f"$.{metric}",),
+            )
+            for row in found:
+                curves.setdefault(row["what"], []).append((row["step"], row["value"]))
         return curves
 
     def curve_metric(self, objective: str) -> str | None:
@@ -189,11 +198,13 @@ class Queries:
         nothing."""
         if self._without_reports:
             return None
-        found = self._db.execute(
-            "SELECT key FROM (SELECT metrics FROM reports WHERE stage = '' LIMIT 1000) AS some, json_each(some.metrics)"
-            " GROUP BY key ORDER BY key != ?, count(*) DESC, key LIMIT 1",
-            (objective,),
-        ).fetchone()
+        with json_in_sql():
+            found = self._db.execute(
+                "SELECT key FROM (SELECT metrics FROM reports WHERE stage = '' LIMIT 1000) AS some,"
+                " json_each(some.metrics)"
+                " GROUP BY key ORDER BY key != ?, count(*) DESC, key LIMIT 1",
+                (objective,),
+            ).fetchone()
         return None if found is None else str(found["key"])
 
     @property

@@ -6,7 +6,8 @@ import base64
 import json
 import sqlite3
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from nas_cluster.core.errors import RunError
@@ -15,7 +16,7 @@ from nas_cluster.core.phases import PhaseResult
 from nas_cluster.core.version_1 import read_evaluation
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionRow, TrainingRow
 
-__all__ = ["batch_row", "child_row", "phase_row", "read_json", "session_row", "training_row"]
+__all__ = ["batch_row", "child_row", "json_in_sql", "phase_row", "read_json", "session_row", "training_row"]
 
 _OLD_MARK = "zlib:"
 
@@ -28,6 +29,17 @@ def read_json(text: str | bytes) -> Any:
         raise RunError(
             f"the journal is damaged ({text[:40]!r} is not JSON: {error}); restore it from a backup"
         ) from error
+
+
+@contextmanager
+def json_in_sql() -> Iterator[None]:
+    """The same for what SQLite's own functions read. Raises RunError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "malformed JSON" not in str(error):
+            raise
+        raise RunError(f"the journal is damaged ({error}); restore it from a backup") from error
 
 
 def session_row(row: sqlite3.Row) -> SessionRow:

@@ -19,6 +19,7 @@ from nas_cluster.cli.curves import sparkline
 from nas_cluster.cli.progress import ProgressView, duration, line
 from nas_cluster.cluster.messages import Progress
 from nas_cluster.config.loading import write_yaml
+from nas_cluster.core.errors import RunError
 from nas_cluster.storage.layout import JOURNAL, REPORT
 
 
@@ -387,11 +388,15 @@ def test_a_budget_that_was_used_before_is_said(cli, config_file, run_dir):
 def test_a_damaged_field_is_one_line(cli, run_dir):
     with sqlite3.connect(run_dir / JOURNAL) as db:
         db.execute("UPDATE children SET metrics = '{bad'")
+        db.execute("INSERT INTO reports VALUES ('', 'r0-u0-i0', 1, 1, 1, '{bad', 1.0)")
     for command in (["status", run_dir], ["top", run_dir, "--json"], ["report", run_dir]):
         code, _, err = cli(*command)
         assert code == 2
         assert "damaged" in err
         assert len(err.splitlines()) == 1
+    for read in (lambda record: record.curves("accuracy"), lambda record: record.curve_metric("accuracy")):
+        with pytest.raises(RunError, match="damaged"):
+            read(job.load_run(run_dir))
 
 
 def test_curves_say_what_they_are_of(cli, simulated_job, tmp_path):
