@@ -87,7 +87,8 @@ def resume(
     on_progress: OnProgress = lambda progress: None,
     on_training: OnTraining = lambda row: None,
 ) -> RunRecord:
-    """Continue the run in `directory`; `overrides` may change its budget, topology, failure limits and `finalize`."""
+    """Continue the run in `directory`; `overrides` may change its budget, topology, failure limits and
+    what follows the search (`retrain`, `finalize`, `correlate`)."""
     config = resume_config(directory, overrides)
     return run(config, local=local, on_progress=on_progress, on_training=on_training)
 

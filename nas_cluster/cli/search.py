@@ -49,7 +49,8 @@ def run(config: Path, overrides: tuple[str, ...], local: bool, shared_storage: b
 @ADDRESS
 @FOLLOW
 def resume(run: str, overrides: tuple[str, ...], local: bool, address: str | None, follow: bool) -> None:
-    """Continue the run in RUN_DIR, or NAME as a job. KEY=VALUE may change budget, topology, failures and retrain."""
+    """Continue the run in RUN_DIR, or NAME as a job. KEY=VALUE may change budget, topology, failures, retrain,
+    finalize and correlate."""
     jobs = None if local else jobs_of(run, address)
     if jobs is None:
         _search(job.resume_config(Path(run), overrides), local)
