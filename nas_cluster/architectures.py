@@ -34,6 +34,8 @@ class Chosen:
     architecture: Architecture
     first_number: int = 0
     """Number from which its space was taken, when the space grows (`Child.first_number`)."""
+    config: Mapping[str, Any] | None = None
+    """Of the run that it is one of."""
 
 
 def choose(text: str, *, space: SearchSpace[Any] | None = None, options: Mapping[str, Any] | None = None) -> Chosen:
@@ -45,7 +47,7 @@ def choose(text: str, *, space: SearchSpace[Any] | None = None, options: Mapping
     place, colon, name = text.rpartition(":")
     if not colon or not name:
         raise ConfigError(f"architecture {text!r}: write space:name, RUN_DIR:rank, RUN_DIR:child_id or space:FILE.json")
-    if Path(place).is_dir():
+    if Path(place).is_dir() or "/" in place:
         return _of_run(Path(place), name)
     if space is None or space.kind != place:
         found = find_component(SearchSpace, place)  # type: ignore[type-abstract]
@@ -68,7 +70,8 @@ def _of_run(directory: Path, name: str) -> Chosen:
     if row is None:
         have = f"it has {record.counts()['done']} children; ranks are 1, 2, ..., ids look like r0-u4-i1"
         raise RunError(f"{directory}: no architecture {name!r}; {have}")
-    return Chosen(str(row.child.child_id), space, space.parse(row.child.architecture), row.child.first_number)
+    architecture = space.parse(row.child.architecture)
+    return Chosen(str(row.child.child_id), space, architecture, row.child.first_number, record.config)
 
 
 def _from_file(path: Path, space: SearchSpace[Any]) -> Architecture:

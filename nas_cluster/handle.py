@@ -85,8 +85,10 @@ class Handle:
         """Wait until it is over, and return its record. Raises what `run` raises: RunStopped also after `stop`.
 
         Raises TimeoutError when it still goes on after so many seconds. That, or a KeyboardInterrupt, ends the waiting
-        and not the run.
+        and not the run. Raises RuntimeError from a callback of the run, which would wait for itself.
         """
+        if self._thread.current and not self.done:
+            raise RuntimeError("a callback of a run that waits for this run would wait for ever: wait somewhere else")
         self._awaited = True
         try:
             return record_of(self._config, self._thread.ended.result(timeout))
@@ -105,6 +107,11 @@ class Handle:
             record_of(self._config, self._thread.ended.result())
         except NasClusterError as error:
             if not (self._stopped and isinstance(error, RunStopped)):
-                logging.getLogger(__name__).error("%s: %s", self.directory, error)
+                logging.getLogger(__name__).error("%s: %s", self.directory, _without(self.directory, error))
         except BaseException as error:
             logging.getLogger(__name__).error("%s: ended by a bug", self.directory, exc_info=error)
+
+
+def _without(directory: Path, error: NasClusterError) -> str:
+    """The error's message, which may begin with the directory itself."""
+    return str(error).removeprefix(f"{directory}: ")

@@ -88,7 +88,8 @@ def resume(
     on_progress: OnProgress = lambda progress: None,
     on_training: OnTraining = lambda row: None,
 ) -> RunRecord:
-    """Continue the run in `directory`; `overrides` may change its budget, topology, failure limits and `finalize`."""
+    """Continue the run in `directory`; `overrides` may change its budget, topology, failure limits and
+    what follows the search (`retrain`, `finalize`, `correlate`)."""
     config = resume_config(directory, overrides)
     return run(config, local=local, on_progress=on_progress, on_training=on_training)
 
@@ -230,6 +231,8 @@ def recorded_progress(config: JobConfig, record: RunRecord) -> Progress:
         max_children=config.budget.max_children,
         best_reward=best[0].reward if best else None,
         best_child=str(best[0].child.child_id) if best else None,
+        mean_reward=record.mean_reward(),
+        updates=record.newest_version(),
         active_seconds=record.active_seconds(),
     )
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nas_cluster.architectures import Chosen
-from nas_cluster.core.errors import ConfigError
+from nas_cluster.config import JobConfig
+from nas_cluster.core.errors import ConfigError, DataError
 from nas_cluster.core.task import Task
 
 __all__ = ["describe"]
 
 
 def describe(chosen: Chosen, task_text: str | None = None) -> dict[str, Any]:
-    """Plain data: summary, canonical key, size for a task (CIFAR-10's or Penn Treebank's, when none is given).
+    """Plain data: summary, canonical key, size for a task. When none is given that is the run's own, of an architecture
+    of no run CIFAR-10's or Penn Treebank's.
 
-    Raises ConfigError when `task_text` is no task that the space understands.
+    Raises ConfigError when `task_text` is no task that the space understands, DataError when the run's data cannot be
+    read here.
     """
     space = chosen.space.at(chosen.first_number)
-    task = _usual_task(space.understands) if task_text is None else _task_named(task_text, space.understands)
+    if task_text is not None:
+        task: Task | None = _task_named(task_text, space.understands)
+    else:
+        task = _usual_task(space.understands) if chosen.config is None else _task_of(chosen.config)
     parameters, flops = (None, None) if task is None else space.size_of(chosen.architecture, task)
     return {
         "architecture": chosen.source,
@@ -28,6 +35,16 @@ def describe(chosen: Chosen, task_text: str | None = None) -> dict[str, Any]:
         "parameters": parameters,
         "multiply_accumulates": None if flops is None else flops // 2,
     }
+
+
+def _task_of(config: Mapping[str, Any]) -> Task | None:
+    """The task of a run's children."""
+    job = JobConfig.from_dict(config)
+    try:
+        data = job.arrays()
+    except DataError as error:
+        raise DataError(f"{error}; or say with --task for which task it is to be counted") from error
+    return job.estimator.child_task(None if data is None else data.task)
 
 
 def _usual_task(kinds: tuple[type[Task], ...]) -> Task | None:

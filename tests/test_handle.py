@@ -87,7 +87,7 @@ def test_what_goes_wrong_later_is_said_by_wait_and_logged_when_nobody_waits(simu
     for error, line in [(ConfigError("no cluster"), "no cluster"), (OSError("surprise"), "ended by a bug")]:
         Backend.error = error
         handle = nas_cluster.start(simulated_job(), local=True)
-        handle._thread.join()
+        handle._thread.join(60)
         assert line in caplog.records[-1].getMessage()
         assert str(handle.directory) in caplog.records[-1].getMessage()
         assert (caplog.records[-1].exc_info is not None) == isinstance(error, OSError)
@@ -100,7 +100,7 @@ def test_nobody_is_told_of_a_stop_that_was_asked_for(simulated_job, caplog):
     handle = nas_cluster.start(simulated_job(**ENDLESS), local=True)
     has_begun(handle)
     handle.stop(wait=False)
-    handle._thread.join()
+    handle._thread.join(60)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -127,6 +127,34 @@ def test_a_callback_may_stop_the_run(simulated_job):
     begun.set()
     with pytest.raises(RunStopped):
         handle.wait(60)
+
+
+def test_a_callback_that_waits_for_its_own_run_is_told_so(simulated_job):
+    begun, said = threading.Event(), []
+
+    def waits(progress):
+        begun.wait(10)
+        try:
+            handle.wait()
+        except RuntimeError as error:
+            said.append(str(error))
+
+    handle = nas_cluster.start(simulated_job(**SLOW), local=True, on_progress=waits)
+    begun.set()
+    assert handle.wait(60).counts()["done"] == 60
+    assert said[0] == "a callback of a run that waits for this run would wait for ever: wait somewhere else"
+
+
+def test_a_run_in_use_is_named_once(simulated_job, caplog):
+    config = simulated_job(**ENDLESS)
+    first = nas_cluster.start(config, local=True)
+    has_begun(first)
+    second = nas_cluster.start(config, local=True)
+    second._thread.join(60)
+    first.stop()
+    message = caplog.records[-1].getMessage()
+    assert message.startswith(f"{first.directory}: is in use by process")
+    assert message.count(str(first.directory)) == 1
 
 
 def test_two_runs_go_on_beside_each_other(simulated_job):
@@ -226,3 +254,20 @@ def test_a_run_that_goes_on_when_the_interpreter_ends_is_stopped_with_its_childr
     assert record.state() == "stopped"
     assert record.snapshots(), "the last one"
     assert not [path for path in record.directory.glob("logs/*") if "Traceback" in path.read_text()]
+
+
+BLOCKED = """
+import sys, time
+from nas_cluster import JobConfig, start
+from nas_cluster.cluster.session import threads
+
+threads._STOP_SECONDS = {"stopped": 1.0, "interrupted": 0.5}
+handle = start(JobConfig.load(sys.argv[1]), local=True, on_progress=lambda progress: time.sleep(1000))
+time.sleep(1)
+"""
+
+
+def test_a_callback_that_never_returns_does_not_hold_the_interpreter(simulated_job, tmp_path):
+    (tmp_path / "job.yaml").write_text(job.write_yaml(simulated_job(**ENDLESS).to_dict()))
+    script = [sys.executable, "-c", BLOCKED, str(tmp_path / "job.yaml")]
+    assert subprocess.run(script, timeout=60, start_new_session=True).returncode == 0

@@ -17,7 +17,8 @@ _WIDTH = 40
 def curves_text(record: RunRecord, count: int) -> str:
     """How the best distinct architectures became what they are, best first: a line each, all on one scale."""
     rows = record.top(count)
-    metric = record.curve_metric(objective_name(record.config))
+    objective = objective_name(record.config)
+    metric = record.curve_metric(objective)
     if metric is None or not rows:
         return "no child has reported anything while it trained\n"
     curves = []
@@ -30,7 +31,8 @@ def curves_text(record: RunRecord, count: int) -> str:
         return f"none of these children has reported {metric!r} while it trained\n"
     low, high = min(known), max(known)
     width = max(len(name) for _, name, _ in curves)
-    lines = [f"{metric}, from {figure(low)} (▁) to {figure(high)} (█)"]
+    lines = [] if metric == objective else [f"{objective} was not reported; {metric} instead"]
+    lines.append(f"{metric}, from {figure(low)} (▁) to {figure(high)} (█)")
     for rank, name, values in curves:
         ends = f"{figure(values[0])} → {figure(values[-1])}, {len(values)} steps" if values else "nothing reported"
         lines.append(f"{rank:>4}  {name:<{width}}  {sparkline(values, low, high):<{_WIDTH}}  {ends}")

@@ -49,7 +49,8 @@ def run(config: Path, overrides: tuple[str, ...], local: bool, shared_storage: b
 @ADDRESS
 @FOLLOW
 def resume(run: str, overrides: tuple[str, ...], local: bool, address: str | None, follow: bool) -> None:
-    """Continue the run in RUN_DIR, or NAME as a job. KEY=VALUE may change budget, topology, failures and retrain."""
+    """Continue the run in RUN_DIR, or NAME as a job. KEY=VALUE may change budget, topology, failures, retrain,
+    finalize and correlate."""
     jobs = None if local else jobs_of(run, address)
     if jobs is None:
         _search(job.resume_config(Path(run), overrides), local)
@@ -67,6 +68,9 @@ def _search(config: JobConfig, local: bool, *, by_name: bool = False) -> None:
             on_progress=view.update,
             on_training=lambda row: view.say(f"  {training_line(row)}"),
         )
+        done, most = outcome.progress.children_done, config.budget.max_children
+        if most is not None and done > most:
+            view.say(f"{config.name}: {done} children were done before, more than budget.max_children={most}")
     with suppress(BrokenPipeError):  # the exit code says it too
         _say_outcome(outcome, config, by_name=by_name)
     code = EXIT_CODES.get(outcome.ended, STOPPED)

@@ -148,7 +148,7 @@ class Progress:
     best_reward: float | None = None
     best_child: str | None = None
     mean_reward: float | None = None
-    """Exponential moving average over children, decay 0.95."""
+    """Of all children that are done, also in earlier sessions."""
     entropy: float | None = None
     baseline: float | None = None
     updates: int = 0

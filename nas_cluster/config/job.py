@@ -16,7 +16,7 @@ from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.matching import mismatched_tasks
 from nas_cluster.config.rewards import Objectives, RewardSection, failure_that_wins, move_old_rewards, wrong_reward
 from nas_cluster.config.sections import Budget, Control, Failures, Topology
-from nas_cluster.config.stage import Correlate, Stage
+from nas_cluster.config.stage import Correlate, Stage, build_stage_parts
 from nas_cluster.core.component import Component, Options, build_component, component_field, explain
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.core.evaluation import Evaluation
@@ -42,6 +42,13 @@ _RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize", "correlat
 
 ABSENT: dict[str, tuple[str | None, ...]] = {"dataset": ("none", None), "retrain": (None,)}
 """Sections that may be left out on purpose, and what says so."""
+
+
+def _says_absent(section: str, value: Any) -> bool:
+    """Whether that leaves the section out: also `{kind: none}`, and None as Python spells it."""
+    if isinstance(value, dict) and set(value) == {"kind"}:
+        value = value["kind"]
+    return (value.lower() if isinstance(value, str) else value) in ABSENT.get(section, ())
 
 
 class JobConfig(Options):
@@ -86,7 +93,7 @@ class JobConfig(Options):
     @field_validator("dataset", "retrain", mode="before")
     @classmethod
     def _may_be_absent(cls, value: Any, info: ValidationInfo) -> Any:
-        return None if value in ABSENT[str(info.field_name)] else value
+        return None if _says_absent(str(info.field_name), value) else value
 
     @field_validator("storage_path")
     @classmethod
@@ -115,7 +122,7 @@ class JobConfig(Options):
         sections, mistakes = move_old_rewards(data)
         broken: set[str] = set()
         for name, base in _COMPONENTS.items():
-            if name not in sections or sections[name] in ABSENT.get(name, ()):
+            if name not in sections or _says_absent(name, sections[name]):
                 continue
             try:
                 sections[name] = build_component(base, sections[name], where=name)
@@ -123,6 +130,9 @@ class JobConfig(Options):
                 broken.add(name)
                 mistakes += str(error).splitlines()
                 del sections[name]
+        if isinstance(sections.get("finalize"), list | tuple):
+            sections["finalize"], wrong = build_stage_parts(sections["finalize"])
+            mistakes += wrong
         try:
             config = cls.model_validate(sections)
         except ValidationError as error:

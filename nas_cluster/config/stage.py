@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field
 
 from nas_cluster.config.sections import Resources
-from nas_cluster.core.component import Options, build_component, component_field
+from nas_cluster.core.component import Component, Options, build_component, component_field
 from nas_cluster.core.errors import ConfigError
 from nas_cluster.datasets import Dataset
 from nas_cluster.estimators import Estimator
 
-__all__ = ["Correlate", "Stage"]
+__all__ = ["Correlate", "Stage", "build_stage_parts"]
 
 _T = TypeVar("_T")
 
@@ -82,6 +82,24 @@ class Stage(Options):
                     raise ConfigError(f"grid.{dotted}: {part!r} is a value, not a section")
             target[last] = value
         return build_component(Estimator, data, where="grid")  # type: ignore[type-abstract]
+
+
+def build_stage_parts(stages: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """The stages of a config with their datasets and estimators built, and a line for each that cannot be: it names its
+    stage, which the parts of a stage do not know."""
+    parts: dict[str, type[Component]] = {"dataset": Dataset, "estimator": Estimator}
+    built, mistakes = [], []
+    for number, stage in enumerate(stages):
+        known = dict(stage) if isinstance(stage, dict) else {}
+        for name, base in parts.items():
+            if known.get(name) is not None:
+                try:
+                    known[name] = build_component(base, known[name], where=f"finalize.{number}.{name}")
+                except ConfigError as error:
+                    mistakes += str(error).splitlines()
+                    del known[name]
+        built.append(known or stage)
+    return built, mistakes
 
 
 class Correlate(Options):

@@ -6,11 +6,12 @@ learning curve. Whoever runs children listens; where nobody does, nothing happen
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, SupportsIndex
 
 from nas_cluster.core.evaluation import Report
 from nas_cluster.core.metrics import BadMetric, finite, plain_values
@@ -30,17 +31,22 @@ def made() -> None:
         _on_progress()
 
 
-def report(step: int, **metrics: Any) -> None:
+def report(step: SupportsIndex, **metrics: Any) -> None:
     """How this process's child stands after `step` (an epoch, from 1); of two reports of a step their union counts.
 
-    A metric that is not finite is left out. Raises BadMetric for what is no metric at all.
+    step: an integer of Python, numpy or torch. A metric that is not finite is left out. Raises BadMetric for what is no
+    step, or no metric at all.
     """
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63:
+    try:
+        place = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        place = -1
+    if not 0 <= place < 2**63:
         raise BadMetric(f"step {step!r} is no number of a step; write 1, 2, 3, ...")
     known = finite(plain_values(metrics))
     listener = _on_report_here.get() or _on_report
     if listener is not None and known:
-        listener(Report(step, known, time.time()))
+        listener(Report(place, known, time.time()))
 
 
 def listen(on_progress: Callable[[], None], on_report: OnReport) -> None:

@@ -22,6 +22,7 @@ from nas_cluster.storage.database import StorageFailed, StorageFull, connect, ta
 from nas_cluster.storage.layout import JOURNAL
 from nas_cluster.storage.migration import SCHEMA_VERSION, migrate, schema
 from nas_cluster.storage.queries import Queries
+from nas_cluster.storage.reports import Life
 from nas_cluster.storage.rows import BatchRow, ChildRow, PhaseRow, SessionKind, SnapshotRow, TrainingRow
 
 __all__ = ["Journal"]
@@ -175,7 +176,7 @@ class Journal(Queries):
     def done(self, row: ChildRow, reports: Sequence[Report] = ()) -> bool:
         """Commit a child's result. The first one wins; a later one is recorded as an event and returns False.
 
-        reports: those that came with it.
+        reports: those that came with it. What another attempt or another session's child reported is forgotten.
         """
         child_id, e = str(row.child.child_id), row.evaluation
         assert e is not None and row.reward is not None and row.finished_at is not None
@@ -190,21 +191,22 @@ class Journal(Queries):
                     *(row.started_at, row.finished_at, row.worker, row.attempts, row.cached_from, self.term, child_id),
                 ),
             ).rowcount
-            if changed and reports:
-                self.add_reports(child_id, row.attempts, reports)
-            elif not changed:
+            if changed:
+                self._settle_reports(child_id, row.attempts, reports)
+            else:
                 self.event("duplicate_result", child=child_id, status=e.status, metric=row.metric)
         return bool(changed)
 
     def add_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
-        """Record what a child, or a training of a stage, reported while it trained. Said again it changes nothing; of
-        two reports of a step the later counts."""
+        """Record what a child, or a training of a stage, reports while it trains in this session. Said again it changes
+        nothing; two reports of a step are united."""
         with self.transaction():
-            self._db.executemany(
-                "INSERT INTO reports VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET metrics = excluded.metrics, time = excluded.time WHERE excluded.time >= time",
-                [(stage, what, attempt, one.step, _json(dict(one.metrics)), one.time) for one in reports],
-            )
+            Life(stage, what, self.term, attempt).write(self._db, reports)
+
+    def _settle_reports(self, what: str, attempt: int, reports: Sequence[Report], *, stage: str = "") -> None:
+        life = Life(stage, what, self.term, attempt)
+        life.forget_others(self._db)
+        life.write(self._db, reports)
 
     def applied(
         self,
@@ -274,11 +276,12 @@ class Journal(Queries):
                 [(r.stage, r.source, _json(r.architecture), r.rank, r.seed, _json(r.settings)) for r in rows],
             )
 
-    def training_done(self, row: TrainingRow) -> None:
-        """Commit a training's result; the first one counts."""
+    def training_done(self, row: TrainingRow, attempt: int, reports: Sequence[Report] = ()) -> None:
+        """Commit a training's result; the first one counts. attempt: which one has come to it. reports: those that came
+        with it."""
         assert row.evaluation is not None
         with self.transaction():
-            self._db.execute(
+            changed = self._db.execute(
                 "UPDATE trainings SET evaluation = ?, reward = ?, test_metric = ?, finished_at = ?"
                 " WHERE stage = ? AND source = ? AND seed = ? AND settings = ? AND evaluation IS NULL",
                 (
@@ -286,7 +289,9 @@ class Journal(Queries):
                     *(row.reward, row.test_metric, row.finished_at),
                     *(row.stage, row.source, row.seed, _json(row.settings)),
                 ),
-            )
+            ).rowcount
+            if changed:
+                self._settle_reports(row.name, attempt, reports, stage=row.stage)
 
 
 def _json(value: Any) -> str:

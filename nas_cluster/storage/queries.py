@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from functools import cached_property
 from typing import Any
 
 from nas_cluster.core.evaluation import Report
 from nas_cluster.storage.migration import version_of
-from nas_cluster.storage.reading import batch_row, child_row, phase_row, session_row, training_row
+from nas_cluster.storage.reading import (
+    batch_row,
+    child_row,
+    json_in_sql,
+    phase_row,
+    read_json,
+    session_row,
+    training_row,
+)
 from nas_cluster.storage.rows import (
     BatchRow,
     ChildRow,
@@ -26,6 +33,11 @@ __all__ = ["Queries"]
 
 CACHEABLE = ("invalid", "too_large", "diverged")
 """Failures that would happen again: the cache may answer them."""
+
+_LAST_ATTEMPT = (
+    "(term, attempt) = (SELECT term, attempt FROM reports WHERE stage = r.stage AND what = r.what"
+    " ORDER BY term DESC, attempt DESC LIMIT 1)"
+)
 
 
 class Queries:
@@ -46,7 +58,7 @@ class Queries:
     @property
     def config(self) -> dict[str, Any]:
         """The job's config as plain data (`JobConfig.from_dict` reads it)."""
-        data: dict[str, Any] = json.loads(self._one("SELECT config FROM run"))
+        data: dict[str, Any] = read_json(self._one("SELECT config FROM run"))
         return data
 
     def children(self) -> list[ChildRow]:
@@ -113,7 +125,7 @@ class Queries:
     def events(self) -> list[EventRow]:
         """Everything that happened to the run, oldest first."""
         found = self._db.execute("SELECT * FROM events ORDER BY rowid")
-        return [EventRow(row["time"], row["kind"], json.loads(row["detail"])) for row in found]
+        return [EventRow(row["time"], row["kind"], read_json(row["detail"])) for row in found]
 
     def sessions(self) -> list[SessionRow]:
         """One row per process lifetime, oldest first."""
@@ -153,7 +165,7 @@ class Queries:
         return [training_row(row) for row in self._db.execute("SELECT * FROM trainings ORDER BY rowid")]
 
     def reports(self, what: str, *, stage: str = "") -> list[Report]:
-        """What a child reported while it trained, by step; of several attempts the last one's.
+        """What a child reported while it trained, by step; of several attempts the last session's last one's.
 
         what: a child_id; or `TrainingRow.name`, with its stage.
         """
@@ -161,24 +173,25 @@ class Queries:
             return []
         found = self._db.execute(
             "SELECT step, metrics, time FROM reports AS r WHERE stage = ? AND what = ?"
-            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = r.stage AND what = r.what) ORDER BY step",
+            f" AND {_LAST_ATTEMPT} ORDER BY step",
             (stage, what),
         )
-        return [Report(row["step"], json.loads(row["metrics"]), row["time"]) for row in found]
+        return [Report(row["step"], read_json(row["metrics"]), row["time"]) for row in found]
 
     def curves(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of that metric for every child of the search that reported it, by child_id."""
         if self._without_reports:
             return {}
         curves: dict[str, list[tuple[int, float]]] = {}
-        found = self._db.execute(
-            "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
-            " WHERE stage = '' AND value IS NOT NULL"
-            " AND attempt = (SELECT max(attempt) FROM reports WHERE stage = '' AND what = r.what) ORDER BY what, step",
-            (f"$.{metric}",),
-        )
-        for row in found:
-            curves.setdefault(row["what"], []).append((row["step"], row["value"]))
+        with json_in_sql():
+            found = self._db.execute(
+                "SELECT what, step, json_extract(metrics, ?) AS value FROM reports AS r"
+                " WHERE stage = '' AND value IS NOT NULL"
+                f" AND {_LAST_ATTEMPT} ORDER BY what, step",
+                (f"$.{metric}",),
+            )
+            for row in found:
+                curves.setdefault(row["what"], []).append((row["step"], row["value"]))
         return curves
 
     def curve_metric(self, objective: str) -> str | None:
@@ -186,11 +199,13 @@ class Queries:
         nothing."""
         if self._without_reports:
             return None
-        found = self._db.execute(
-            "SELECT key FROM (SELECT metrics FROM reports WHERE stage = '' LIMIT 1000) AS some, json_each(some.metrics)"
-            " GROUP BY key ORDER BY key != ?, count(*) DESC, key LIMIT 1",
-            (objective,),
-        ).fetchone()
+        with json_in_sql():
+            found = self._db.execute(
+                "SELECT key FROM (SELECT metrics FROM reports WHERE stage = '' LIMIT 1000) AS some,"
+                " json_each(some.metrics)"
+                " GROUP BY key ORDER BY key != ?, count(*) DESC, key LIMIT 1",
+                (objective,),
+            ).fetchone()
         return None if found is None else str(found["key"])
 
     @property
@@ -213,6 +228,15 @@ class Queries:
             " WHERE status = 'failed' GROUP BY cause ORDER BY count(*) DESC, cause"
         )
         return [FailureRow(**dict(row)) for row in found]
+
+    def mean_reward(self) -> float | None:
+        """Of all children that are done, cached answers and failures too."""
+        mean: float | None = self._one("SELECT avg(reward) FROM children WHERE status IS NOT NULL")
+        return mean
+
+    def newest_version(self) -> int:
+        """Of the newest snapshot: with which the shards begin."""
+        return int(self._one("SELECT coalesce(max(version), 0) FROM snapshots"))
 
     def used_numbers(self) -> set[int]:
         """Numbers of all planned children."""

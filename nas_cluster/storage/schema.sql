@@ -109,9 +109,10 @@ CREATE TABLE trainings (          -- of architectures that the search, or a read
 CREATE TABLE reports (            -- metrics of a child while it trained: its learning curve
   stage TEXT NOT NULL,            -- '' of a child of the search; else the stage of a training after it
   what TEXT NOT NULL,             -- a child_id; of a training SOURCE:SEED:DIGEST, 12 digits of the SHA-256 of `settings`
-  attempt INTEGER NOT NULL,       -- 1, more where it was tried again
+  term INTEGER NOT NULL,          -- of the session in which it trained
+  attempt INTEGER NOT NULL,       -- 1, more where that session tried it again
   step INTEGER NOT NULL,          -- an epoch, or what the child counts in
   metrics TEXT NOT NULL,          -- JSON
   time REAL NOT NULL,
-  PRIMARY KEY (stage, what, attempt, step)
+  PRIMARY KEY (stage, what, term, attempt, step)
 ) STRICT, WITHOUT ROWID;

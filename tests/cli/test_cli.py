@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from nas_cluster.cli.curves import sparkline
 from nas_cluster.cli.progress import ProgressView, duration, line
 from nas_cluster.cluster.messages import Progress
 from nas_cluster.config.loading import write_yaml
+from nas_cluster.core.errors import RunError
 from nas_cluster.storage.layout import JOURNAL, REPORT
 
 
@@ -375,3 +377,44 @@ def test_in_a_terminal_a_panel_fits_80_columns():
     for word in ("running 2", "queued 0", "failed 0", "entropy 12.30", "slots busy 0/2"):
         assert word in text
     assert max(len(row) for row in text.splitlines()) <= 80
+
+
+def test_show_counts_for_the_task_of_the_run(cli, simulated_job, run_dir, tmp_path):
+    real = {"kind": "train", "epochs": 1, "validation": 200, "crop_padding": 0, "flip": False}
+    config = simulated_job(name="small", estimator=real, dataset="digits", budget={"max_children": 2})
+    job.execute(config, local=True)
+    _, out, _ = cli("show", f"{tmp_path / 'small'}:1", "--json")
+    shown = json.loads(out)
+    assert shown["task"] == "8x8x1 images, 10 classes"
+    best = job.load_run(tmp_path / "small").top(1)[0]
+    assert shown["parameters"] == best.evaluation.metrics["parameters"]
+    code, _, err = cli("show", f"{tmp_path}/nothere:1")
+    assert code == 2
+    assert f"{tmp_path}/nothere: no such run" in err
+
+
+def test_a_budget_that_was_used_before_is_said(cli, config_file, run_dir):
+    code, out, _ = cli("run", config_file, "--local", "budget.max_children=8")
+    assert code == 0
+    assert "60 children were done before, more than budget.max_children=8" in out
+
+
+def test_a_damaged_field_is_one_line(cli, run_dir):
+    with sqlite3.connect(run_dir / JOURNAL) as db:
+        db.execute("UPDATE children SET metrics = '{bad'")
+        db.execute("INSERT INTO reports VALUES ('', 'r0-u0-i0', 1, 1, 1, '{bad', 1.0)")
+    for command in (["status", run_dir], ["top", run_dir, "--json"], ["report", run_dir]):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert "damaged" in err
+        assert len(err.splitlines()) == 1
+    for read in (lambda record: record.curves("accuracy"), lambda record: record.curve_metric("accuracy")):
+        with pytest.raises(RunError, match="damaged"):
+            read(job.load_run(run_dir))
+
+
+def test_curves_say_what_they_are_of(cli, simulated_job, tmp_path):
+    config = simulated_job(estimator={"reports": 3}, objectives={"seconds": "min"})
+    job.execute(config, local=True)
+    _, out, _ = cli("top", tmp_path / "job", "--curves")
+    assert "seconds was not reported; accuracy instead" in out

@@ -297,3 +297,17 @@ def test_the_papers_topology_is_the_papers():
     assert config.budget.max_children == 12_800
     assert config.strategy.optimizer.learning_rate == 0.0006
     assert config.judge(Evaluation({"accuracy": 0.9})).reward == pytest.approx(0.729)
+
+
+@pytest.mark.parametrize("absent", ["none", "None", None, {"kind": "none"}])
+def test_a_dataset_may_be_left_out_in_every_spelling(simulated_job, absent):
+    assert JobConfig.from_dict({**simulated_job().to_dict(), "dataset": absent}).dataset is None
+
+
+def test_a_part_of_a_stage_that_is_wrong_names_its_stage(simulated_job):
+    stages = [{"name": "a"}, {"name": "b", "dataset": "none", "estimator": {"kind": "train", "epochz": 3}}]
+    with pytest.raises(ConfigError) as caught:
+        JobConfig.from_dict({**simulated_job().to_dict(), "finalize": stages})
+    dataset, estimator = str(caught.value).splitlines()
+    assert dataset.startswith("config: finalize.1.dataset.kind: unknown dataset 'none'")
+    assert estimator.startswith("config: finalize.1.estimator.epochz: unknown key; did you mean 'epochs'?")

@@ -7,10 +7,12 @@ import pytest
 from tabular import TableArrays, Tables, TableSpace, TableTask
 
 from nas_cluster import JobConfig, load_run, run
+from nas_cluster.architectures import choose
 from nas_cluster.core.errors import ConfigError, DataError
 from nas_cluster.datasets import resident
 from nas_cluster.plan import make_plan
 from nas_cluster.retrain import retrain
+from nas_cluster.show import describe
 from nas_cluster.testing import check_dataset, check_space
 
 
@@ -45,6 +47,9 @@ def test_a_search_and_a_retraining(table_job, tmp_path, changes):
     record = run(table_job(**changes), local=True)
     assert record.counts()["ok"] == 4
     assert all(row.evaluation.parameters in (21, 81) for row in load_run(tmp_path / "tables").top(2))
+    shown = describe(choose(f"{tmp_path / 'tables'}:1"))
+    best = record.top(1)[0].evaluation
+    assert (shown["task"], shown["parameters"]) == ("tables of 3 columns", best.parameters)
     (result,) = retrain(tmp_path / "tables", seeds=1, local=True)
     assert 0 < result.ranked[0].reward < 1
 

@@ -220,8 +220,8 @@ def test_retrainings_are_kept_apart_by_settings(run):
         rows = [TrainingRow("retrain", "c", {}, 1, seed, {"epochs": e}) for seed in (0, 1) for e in (5, 9)]
         journal.plan_trainings(rows)
         result = {"evaluation": Evaluation({"accuracy": 0.8}), "metric": 0.8, "reward": 0.8, "finished_at": 1.0}
-        journal.training_done(dataclasses.replace(rows[0], test_metric=0.7, **result))
-        journal.training_done(dataclasses.replace(rows[0], test_metric=0.6, **result))
+        journal.training_done(dataclasses.replace(rows[0], test_metric=0.7, **result), 1)
+        journal.training_done(dataclasses.replace(rows[0], test_metric=0.6, **result), 1)
         journal.plan_trainings(rows[:1])
         done = [r for r in journal.trainings() if r.evaluation]
         assert len(journal.trainings()) == 4

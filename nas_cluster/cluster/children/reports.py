@@ -24,14 +24,17 @@ _WAIT_SECONDS = 1.0
 class Thinned:
     """Hands the reports of one child on, at most so many a second: the newest is never lost, older ones may be.
 
-    Twenty may come at once, so that a child of a few short epochs loses none.
+    Where threads report out of order, the newest is both the last that came and that of the highest step. Twenty may
+    come at once, so that a child of a few short epochs loses none.
     """
 
     def __init__(self, send: Callable[[Report], None]) -> None:
         self._send = send
         self._lock = threading.Lock()
-        self._newest: Report | None = None
-        self._waits = False
+        self._last: Report | None = None
+        self._highest: Report | None = None
+        self._waiting: list[Report] = []
+        """None, one or both of them."""
         self._allowed = float(_AT_ONCE)
         self._looked = time.monotonic()
         self._sent: set[int] = set()
@@ -39,14 +42,18 @@ class Thinned:
     def add(self, report: Report) -> None:
         """Send it now, or when it is time."""
         with self._lock:
-            if self._newest is not None and self._newest.step == report.step:
-                report = replace(report, metrics={**self._newest.metrics, **report.metrics})
-            self._newest, self._waits = report, True
+            for known in (self._highest, self._last):
+                if known is not None and known.step == report.step:
+                    report = replace(report, metrics={**known.metrics, **report.metrics})
+            self._last = report
+            if self._highest is None or report.step >= self._highest.step:
+                self._highest = report
+            self._waiting = [one for one in self._waiting if one is self._highest] + [report]
             self._send_if(self._due())
 
     def look(self) -> None:
         """Send what waits, if it is time."""
-        if self._waits:
+        if self._waiting:
             with self._lock:
                 self._send_if(self._due())
 
@@ -62,13 +69,14 @@ class Thinned:
         return self._allowed >= 1
 
     def _send_if(self, due: bool) -> None:
-        if not (due and self._waits) or self._newest is None:
+        if not due:
             return
-        self._allowed -= 1
-        self._waits = False
-        self._sent.add(self._newest.step)
-        if len(self._sent) <= _MOST_STEPS:
-            self._send(self._newest)
+        waiting, self._waiting = self._waiting, []
+        for report in waiting:
+            self._allowed -= 1
+            self._sent.add(report.step)
+            if len(self._sent) <= _MOST_STEPS:
+                self._send(report)
 
 
 class Outbox:

@@ -13,7 +13,6 @@ from nas_cluster.storage.rows import ChildRow
 
 __all__ = ["Totals"]
 
-_MEAN_DECAY = 0.95
 _RATE_WINDOW = 50
 
 
@@ -34,9 +33,9 @@ class Totals:
             if best.reward is not None:
                 self._best = (best.reward, str(best.child.child_id))
         self._child_seconds = journal.child_seconds()
-        self._mean: float | None = None
+        self._mean = journal.mean_reward()
         self._versions: tuple[int, ...] = ()
-        self._version = 0
+        self._version = journal.newest_version()
         self._scalars: dict[str, float] = {}
         self._update_times: deque[float] = deque(maxlen=_RATE_WINDOW)
         self._staleness: deque[int] = deque(maxlen=_RATE_WINDOW)
@@ -73,8 +72,8 @@ class Totals:
         else:
             self._failed += 1
             self.failed_in_a_row += row.cached_from is None
-        mean = row.reward if self._mean is None else self._mean
-        self._mean = _MEAN_DECAY * mean + (1 - _MEAN_DECAY) * row.reward
+        mean = self._mean or 0.0
+        self._mean = mean + (row.reward - mean) / self._done
 
     def update_applied(self, versions: Sequence[int], staleness: int, scalars: dict[str, float]) -> None:
         """Count a gradient that reached the parameter servers, which stand at these versions."""

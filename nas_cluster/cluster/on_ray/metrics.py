@@ -21,7 +21,7 @@ _SECONDS = 5.0
 
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "children": ("Children by state: done, failed, cached, running, queued.", ("state",)),
-    "reward": ("Best reward, and the moving mean over children.", ("of",)),
+    "reward": ("Best reward, and the mean over all children that are done.", ("of",)),
     "entropy": ("Entropy of the controller's policy, in nats.", ()),
     "baseline": ("The baseline that rewards are compared with.", ()),
     "staleness": ("Updates between a replica's pull and its push, mean of the last 50.", ()),

@@ -191,12 +191,7 @@ class _AfterSearch:
             test_metric=judged.test,
             finished_at=scored.finished_at,
         )
-
-        def write() -> None:
-            self._journal.training_done(row)
-            self._journal.add_reports(row.name, scored.attempts, scored.reports, stage=row.stage)
-
-        await self._writer.commit(write)
+        await self._writer.commit(lambda: self._journal.training_done(row, scored.attempts, scored.reports))
         self._writer.mirror_soon()
         self._on_training(row)
 

@@ -11,6 +11,7 @@ import concurrent.futures.thread
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -59,9 +60,10 @@ class SessionThread(Generic[T]):
         with suppress(RuntimeError):  # the loop is closed: it is over
             self._loop.call_soon_threadsafe(self._stop.ask, reason, ended)
 
-    def join(self) -> None:
-        """Return when it is over, and whoever wants to know of it has been told."""
-        self._thread.join()
+    def join(self, timeout: float) -> bool:
+        """Whether it is over, and whoever wants to know of it has been told, after so many seconds at most."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     @property
     def current(self) -> bool:
@@ -101,18 +103,23 @@ def _signals_ask(ask: Callable[[str, str], None]) -> Iterator[None]:
 
 _going_on: set[SessionThread[Any]] = set()
 
+_STOP_SECONDS = {"stopped": 60.0, "interrupted": 10.0}
+"""For which the end of the interpreter waits for a stop, and then for a hurried one: a callback that never returns
+holds its session for ever, and must not hold the process as well. A last snapshot takes seconds, and `nas-cluster stop`
+waits a minute too; whose children have more `failures.stop_grace` waits for them before the interpreter ends."""
+
 
 def _stop_all() -> None:
     """Stop what goes on as SIGTERM would, and wait for it. Ctrl-C hurries it, and a second one leaves it as `kill -9`
-    would: the journal survives that."""
+    would, as does patience that is at an end: the journal survives that."""
     sessions = list(_going_on)
-    for ended in ("stopped", "interrupted"):
+    for ended, seconds in _STOP_SECONDS.items():
         for session in sessions:
             session.ask("the interpreter ends", ended)
         with suppress(KeyboardInterrupt):
-            for session in sessions:
-                session.join()
-            return
+            deadline = time.monotonic() + seconds
+            if all(session.join(max(0.0, deadline - time.monotonic())) for session in sessions):
+                return
 
 
 # A last snapshot needs threads, and `atexit` comes too late for them: Python starts none by then, and executors take no

@@ -4,7 +4,9 @@ import asyncio
 import math
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from nas_cluster.cluster.children.reports import Outbox, Thinned
 from nas_cluster.cluster.children.worker import ChildWorker
@@ -173,6 +175,16 @@ def test_a_child_has_ten_thousand_steps(monkeypatch):
     assert len(sent) == 10_000
 
 
+def test_out_of_order_neither_the_highest_step_nor_the_last_call_is_lost(monkeypatch):
+    monkeypatch.setattr("nas_cluster.cluster.children.reports._AT_ONCE", 0)
+    sent = []
+    thinned = Thinned(sent.append)
+    for step in (1, 9, 2, 7, 9, 3, 3):
+        thinned.add(Report(step, {"loss": float(step)}, 1.0))
+    thinned.flush()
+    assert [one.step for one in sent] == [9, 3]
+
+
 def test_a_simulated_child_reports_in_a_process_and_as_a_coroutine(simulated_job, tmp_path):
     def curve_of(number, **estimator):
         config = simulated_job(estimator={"reports": 5, **estimator})
@@ -192,6 +204,15 @@ def test_a_simulated_child_reports_in_a_process_and_as_a_coroutine(simulated_job
 def test_a_step_is_a_number_of_one(step):
     with pytest.raises(BadMetric, match="is no number of a step"):
         reporting.report(step, loss=1.0)
+
+
+@pytest.mark.parametrize("step", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_a_step_may_be_an_integer_of_numpy_or_torch(step):
+    heard = []
+    with reporting.listening(heard.append):
+        reporting.report(step, loss=1.0)
+    assert heard[0].step == 3
+    assert type(heard[0].step) is int
 
 
 def test_where_nobody_listens_nothing_happens():

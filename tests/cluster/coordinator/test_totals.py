@@ -42,3 +42,16 @@ def test_the_time_left_is_reckoned_from_children_not_from_how_long_the_start_too
             clock.seconds += 3.0
             totals.child_done(done(number))
         assert left() == pytest.approx(6 * 3.0)
+
+
+def test_the_mean_is_that_of_all_children_and_goes_on_after_a_resume(simulated_job):
+    config = simulated_job(budget={"max_children": 60})
+    record, told = job.run(config, local=True), []
+    rewards = [row.reward for row in record.children()]
+    assert record.mean_reward() == pytest.approx(sum(rewards) / 60)
+    version = record.newest_version()
+    assert version > 0
+    record = job.resume(record.directory, ["budget.max_children=120"], local=True, on_progress=told.append)
+    rewards = [row.reward for row in record.children()]
+    assert told[-1].mean_reward == pytest.approx(sum(rewards) / 120)
+    assert told[0].updates >= version
