@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from nas_cluster.config.continuation import RESUMABLE, check_continuation, difference
 from nas_cluster.config.loading import apply_overrides, read_yaml
 from nas_cluster.config.matching import mismatched_tasks
 from nas_cluster.config.rewards import Objectives, RewardSection, failure_that_wins, move_old_rewards, wrong_reward
@@ -37,8 +38,6 @@ _COMPONENTS: dict[str, type[Component]] = {
     "retrain": Estimator,
 }
 
-_RESUMABLE = ("budget", "topology", "failures", "retrain", "finalize", "correlate")
-"""Sections a continued run may change; everything else would make it another search."""
 
 ABSENT: dict[str, tuple[str | None, ...]] = {"dataset": ("none", None), "retrain": (None,)}
 """Sections that may be left out on purpose, and what says so."""
@@ -267,41 +266,16 @@ class JobConfig(Options):
     @property
     def identity(self) -> str:
         """Hash of all that makes two configs the same search."""
-        fixed = {key: value for key, value in self.to_dict().items() if key not in (*_RESUMABLE, "storage_path")}
+        fixed = {key: value for key, value in self.to_dict().items() if key not in (*RESUMABLE, "storage_path")}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
     def difference(self, other: JobConfig) -> dict[str, tuple[Any, Any]]:
         """Dotted keys whose values differ: {key: (mine, theirs)}."""
-        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
-        return {k: (mine.get(k), theirs.get(k)) for k in sorted({*mine, *theirs}) if mine.get(k) != theirs.get(k)}
+        return difference(self.to_dict(), other.to_dict())
 
     def check_continues(self, recorded: JobConfig) -> None:
         """Raise ConfigError, with the difference, unless this config may continue a run recorded with `recorded`."""
-        refused = []
-        aim, before = (self.objective, self.reward_rule), (recorded.objective, recorded.reward_rule)
-        for key, (new, old) in self.difference(recorded).items():
-            section = key.partition(".")[0]
-            if section == "storage_path" or (section in ("objectives", "reward") and aim == before):
-                continue
-            if section not in _RESUMABLE:
-                refused.append(f"{key}: the run has {old!r}, the config says {new!r}")
-            elif self.mode == "synchronous" and key in (
-                "topology.controller_replicas",
-                "topology.children_per_replica",
-            ):
-                refused.append(f"{key}: {old!r} to {new!r} would change the rounds of a synchronous run")
-        if refused:
-            allowed = ", ".join(_RESUMABLE)
-            raise ConfigError(
-                "\n".join([*refused, f"a continued run may change only {allowed}; use another name to start afresh"])
-            )
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"a.b": 1}; lists are values."""
-    if not isinstance(data, dict):
-        return {prefix: data}
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        result |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return result
+        changed = self.difference(recorded)
+        if (self.objective, self.reward_rule) == (recorded.objective, recorded.reward_rule):
+            changed = {key: both for key, both in changed.items() if key.split(".")[0] not in ("objectives", "reward")}
+        check_continuation(changed, synchronous=self.mode == "synchronous")

@@ -414,7 +414,7 @@ def test_a_damaged_field_is_one_line(cli, run_dir):
 
 
 def test_curves_say_what_they_are_of(cli, simulated_job, tmp_path):
-    config = simulated_job(estimator={"reports": 3}, objectives={"seconds": "min"})
+    config = simulated_job(estimator={"reports": 3}, objectives={"seconds": "max"})
     job.execute(config, local=True)
     _, out, _ = cli("top", tmp_path / "job", "--curves")
     assert "seconds was not reported; accuracy instead" in out

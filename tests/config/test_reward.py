@@ -75,7 +75,7 @@ def test_the_job_says_which_one_counts():
         ({"retrain": {"kind": "train", "reward": {"a": 1}}}, "retrain.reward: unknown key"),
         (
             {"finalize": [{"name": "a", "estimator": {"kind": "train", "reward": [1]}}]},
-            "finalize.estimator.reward: unknown key",
+            "finalize.0.estimator.reward: unknown key",
         ),
         (
             {"reward": "cubed", "estimator": {"kind": "train", "reward": "accuracy"}},
