@@ -7,7 +7,8 @@ import signal
 import time
 
 import pytest
-import torch  # noqa: F401  (imported here once, and not in every forked session)
+import tensorboard.compat.proto.summary_pb2  # noqa: F401  (imported here once, and not in every forked session)
+import torch  # noqa: F401
 from searches import FORK, LEARNERS, gradients, session, trace, with_topology
 
 from nas_cluster import job
