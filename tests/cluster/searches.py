@@ -1,6 +1,7 @@
 """Searches that many tests run, and what two equal ones must have in common."""
 
 import dataclasses
+import faulthandler
 import multiprocessing
 import os
 
@@ -84,4 +85,6 @@ def with_topology(changes, **topology):
 def session(config):
     """A session in a process of its own, made by FORK: a kill of its group takes every part at once."""
     os.setsid()
+    faulthandler.dump_traceback_later(120, exit=True)  # one that stands still says where, and fails its test
     job.execute(config, local=True)
+    faulthandler.cancel_dump_traceback_later()
