@@ -188,9 +188,10 @@ def test_stages_killed_at_random_moments_end_with_the_same_results(simulated_job
     changes = {"estimator": {"duration": {"seconds": 0.01}}, "budget": {"max_children": 24}}
     whole = simulated_job(name="whole", finalize=slow, **changes)
     job.execute(whole, local=True)
-    rng, kills = random.Random(5), 0
+    rng, kills, runs = random.Random(5), 0, 0
     while kills < 20:
-        config = simulated_job(name=f"broken-{kills}", finalize=slow, **changes)
+        runs += 1  # a quick session may get through before it is killed
+        config = simulated_job(name=f"broken-{runs}", finalize=slow, **changes)
         longest = 0.3
         while True:
             process = FORK.Process(target=session, args=(config,))

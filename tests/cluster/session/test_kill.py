@@ -67,9 +67,10 @@ def test_synchronous_searches_killed_many_times_equal_an_unbroken_one(
     changes = {"budget": {"max_children": children}, "estimator": duration, **LEARNERS[learner]}
     whole = simulated_job(name="whole", **changes)
     longest = unbroken(whole)
-    rng, kills = random.Random(0), 0
+    rng, kills, runs = random.Random(0), 0, 0
     while kills < least:
-        broken = simulated_job(name=f"broken-{kills}", **changes)
+        runs += 1  # a quick session may get through before it is killed
+        broken = simulated_job(name=f"broken-{runs}", **changes)
         kills += kill_until_done(broken, rng, longest)
         assert trace(record_of(broken)) == trace(record_of(whole))
         assert record_of(broken).counts()["done"] == children
@@ -98,9 +99,10 @@ def test_asynchronous_searches_killed_many_times_count_everything_once(
         **with_topology(LEARNERS[learner], controller_replicas=4, max_staleness=5),
     }
     longest = unbroken(simulated_job(name="whole", **changes))
-    rng, kills = random.Random(1), 0
+    rng, kills, runs = random.Random(1), 0, 0
     while kills < least:
-        config = simulated_job(name=f"broken-{kills}", **changes)
+        runs += 1  # a quick session may get through before it is killed
+        config = simulated_job(name=f"broken-{runs}", **changes)
         kills += kill_until_done(config, rng, longest)
         record = record_of(config)
         assert sorted(row.child.number for row in record.children()) == list(range(children))
